@@ -1,0 +1,1 @@
+//! Carries one plugin across a boundary: wire messages, guest and host proxy.

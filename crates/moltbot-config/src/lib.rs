@@ -1,0 +1,1 @@
+//! The JSON5 configuration document: load, diagnose, migrate, edit in place.

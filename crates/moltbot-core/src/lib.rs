@@ -1,0 +1,1 @@
+//! The interfaces that every part of moltbot shares.

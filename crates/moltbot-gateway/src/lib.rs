@@ -1,0 +1,1 @@
+//! Performs effects, sends chats, fails over.

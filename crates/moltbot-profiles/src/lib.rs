@@ -1,0 +1,1 @@
+//! Per-agent credentials: store, order, cooldown and choice.

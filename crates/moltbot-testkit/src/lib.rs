@@ -1,0 +1,1 @@
+//! A scripted host and the conformance suite for plugins.

@@ -1,0 +1,1 @@
+//! API keys for every provider that declares one.

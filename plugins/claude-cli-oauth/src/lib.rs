@@ -1,0 +1,1 @@
+//! A live link to an existing Claude Code login.

@@ -1,0 +1,1 @@
+//! Claude setup-tokens: run the command or paste one.
