@@ -1,0 +1,41 @@
+//! The name of a decision record.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// Names one request and the record of every decision about it: `mb_` and 20 characters that sort
+/// by time.
+///
+/// ```
+/// use moltbot_core::{RecordId, Timestamp};
+/// let id = RecordId::new(Timestamp::from_millis(1_790_000_000_000), 7);
+/// assert_eq!(id.to_string().len(), 23);
+/// assert!(id < RecordId::new(Timestamp::from_millis(1_790_000_000_001), 0));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RecordId(String);
+
+impl RecordId {
+    /// Makes an id from the start of the request and 52 random bits (higher ones are ignored).
+    pub fn new(start: Timestamp, random: u64) -> Self {
+        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+        let millis = u128::try_from(start.millis().max(0)).unwrap_or(0) & ((1 << 48) - 1);
+        let bits = (millis << 52) | u128::from(random & ((1 << 52) - 1));
+        let digits = (0..20).rev().map(|place| DIGITS[(bits >> (place * 5)) as usize & 31] as char);
+        Self(format!("mb_{}", digits.collect::<String>()))
+    }
+
+    /// Returns the id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

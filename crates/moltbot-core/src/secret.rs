@@ -1,0 +1,247 @@
+//! Text that must not leak, and the two ways to let it out on purpose.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+/// Holds a secret: wiped from memory when dropped, never shown by `Debug`, without `Display` and
+/// without `Serialize`.
+///
+/// ```
+/// let key = moltbot_core::Secret::new("sk-ant-api03-FAKE".to_string());
+/// assert_eq!(format!("{key:?}"), "Secret(..)");
+/// assert_eq!(key.expose(), "sk-ant-api03-FAKE");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes ownership of `text`, which is wiped when the secret is dropped.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// Lends the text. Every use is a place to look at in a review; the name is made for `grep`.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells whether nothing but white space is held.
+    pub fn is_blank(&self) -> bool {
+        self.0.trim().is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// Writes out a value together with its secrets; implemented by every type that holds one.
+///
+/// Such types have no `Serialize` of their own, so that a secret can only be written where
+/// somebody typed [`Exposed`]: in the store and on the wire to a plugin.
+pub trait Expose {
+    /// Serializes the value, secrets included.
+    fn expose_to<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+}
+
+/// Lends a value to `serde` with its secrets in clear.
+///
+/// ```
+/// use moltbot_core::{Exposed, Secret};
+/// let key = Secret::new("FAKE");
+/// assert_eq!(serde_json::to_string(&Exposed(&key)).unwrap(), "\"FAKE\"");
+/// ```
+pub struct Exposed<'a, T: ?Sized>(pub &'a T);
+
+impl<T: Expose + ?Sized> Serialize for Exposed<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.expose_to(serializer)
+    }
+}
+
+impl Expose for Secret {
+    fn expose_to<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl<T: Expose> Expose for Option<T> {
+    fn expose_to<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Some(value) => serializer.serialize_some(&Exposed(value)),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
+impl<T: Expose> Expose for Vec<T> {
+    fn expose_to<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter().map(Exposed))
+    }
+}
+
+/// Shows enough of a secret to recognise it: at most four characters at each end and never more
+/// than half of it.
+///
+/// ```
+/// # use moltbot_core::mask;
+/// assert_eq!(mask("sk-ant-api03-FAKEFAKEFAKE"), "sk-a...FAKE");
+/// assert_eq!(mask("12345678"), "12...78");
+/// assert_eq!(mask("abc"), "...");
+/// ```
+pub fn mask(text: &str) -> String {
+    let characters: Vec<char> = text.trim().chars().collect();
+    let shown = (characters.len() / 4).min(4);
+    let head: String = characters[..shown].iter().collect();
+    let tail: String = characters[characters.len() - shown..].iter().collect();
+    format!("{head}...{tail}")
+}
+
+/// Replaces everything in `text` that looks like a credential, and makes control and
+/// direction-changing characters visible, so that text from outside can be printed.
+///
+/// Known shapes: `sk-…` keys, bearer values, and what follows `key`, `token`, `secret` or
+/// `password` and `=` or `:` (spec A-27).
+///
+/// ```
+/// # use moltbot_core::redact;
+/// assert_eq!(redact("bad key sk-ant-api03-FAKEFAKE!"), "bad key sk-...!");
+/// assert_eq!(redact("authorization: Bearer abc.def"), "authorization: Bearer ...");
+/// assert_eq!(redact("token=12345 next"), "token=... next");
+/// assert_eq!(redact("a\u{1b}[31mb"), "a\\u{1b}[31mb");
+/// ```
+pub fn redact(text: &str) -> Cow<'_, str> {
+    if !may_need_redaction(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let at_word = !out.chars().next_back().is_some_and(|c| c.is_alphanumeric());
+        let taken = if at_word { secret_at(rest) } else { None };
+        if let Some((keep, skip)) = taken {
+            out.push_str(&rest[..keep]);
+            out.push_str("...");
+            rest = &rest[skip..];
+            continue;
+        }
+        if is_unprintable(first) {
+            out.extend(first.escape_unicode());
+        } else {
+            out.push(first);
+        }
+        rest = &rest[first.len_utf8()..];
+    }
+    Cow::Owned(out)
+}
+
+/// The words after which, with `=` or `:`, a value is taken for a secret.
+const SECRET_WORDS: [&str; 11] = [
+    "access_token",
+    "refresh_token",
+    "client_secret",
+    "api_key",
+    "api-key",
+    "apikey",
+    "authorization",
+    "password",
+    "secret",
+    "token",
+    "key",
+];
+
+fn may_need_redaction(text: &str) -> bool {
+    text.chars().any(is_unprintable) || {
+        let lower = text.to_ascii_lowercase();
+        lower.contains("sk-")
+            || lower.contains("bearer")
+            || SECRET_WORDS.iter().any(|word| lower.contains(word))
+    }
+}
+
+/// Finds a credential at the start of `rest`: how many bytes to keep and how many to leave behind.
+fn secret_at(rest: &str) -> Option<(usize, usize)> {
+    if rest.starts_with("sk-") {
+        let end = token_end(rest, 0);
+        return (end >= 8).then_some((3, end));
+    }
+    if starts_with_ignore_case(rest, "bearer ") {
+        let end = token_end(rest, 7);
+        return (end > 7).then_some((7, end));
+    }
+    let word = SECRET_WORDS.iter().find(|word| starts_with_ignore_case(rest, word))?;
+    let after = rest[word.len()..].trim_start_matches(['"', '\'', ' ']);
+    let after = after.strip_prefix(['=', ':'])?;
+    let value = after.trim_start_matches([' ', '"', '\'']);
+    let start = rest.len() - value.len();
+    if starts_with_ignore_case(value, "bearer ") {
+        let end = token_end(rest, start + 7);
+        return (end > start + 7).then_some((start + 7, end));
+    }
+    let end = token_end(rest, start);
+    (end > start).then_some((start, end))
+}
+
+fn starts_with_ignore_case(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+}
+
+fn token_end(text: &str, from: usize) -> usize {
+    let tail = &text[from..];
+    from + tail.find(|c: char| !is_token_char(c)).unwrap_or(tail.len())
+}
+
+fn is_token_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/')
+}
+
+fn is_unprintable(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_never_shows_more_than_half() {
+        for length in 0..40 {
+            let text = "x".repeat(length);
+            let shown = mask(&text).chars().filter(|c| *c == 'x').count();
+            assert!(shown * 2 <= length && shown <= 8, "{length}: {shown}");
+        }
+    }
+
+    #[test]
+    fn redaction_leaves_ordinary_text_alone() {
+        for text in ["", "hello", "1 key missing", "task-skill", "the token is bad", "a\nb\tc"] {
+            assert_eq!(redact(text), text);
+        }
+    }
+
+    #[test]
+    fn redaction_finds_json_and_header_shapes() {
+        let json = redact(r#"{"refresh_token":"FAKE123","x":1}"#);
+        assert_eq!(json, r#"{"refresh_token":"...","x":1}"#);
+        assert_eq!(redact("x-api-key: abcdef"), "x-api-key: ...");
+        assert_eq!(redact("pre-sk-ant-oat01-FAKE"), "pre-sk-...");
+    }
+}
