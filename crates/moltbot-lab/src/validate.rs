@@ -1,0 +1,381 @@
+//! Request checks at the top level: headers, the body's fields, and what the model takes.
+//!
+//! The wording follows the service's where spec 09 E gives it. Messages are in `messages.rs`.
+
+use hyper::HeaderMap;
+use serde_json::{Map, Value};
+
+use crate::errors::ApiError;
+use crate::messages;
+use crate::models::{Model, Thinking};
+
+/// Which endpoint a body is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Messages,
+    CountTokens,
+}
+
+/// What the request headers say about how to read the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// Whether `anthropic-version` is 2026-10-21 (or later) and not 2023-06-01.
+    pub(crate) new_version: bool,
+    /// The values of `anthropic-beta`.
+    pub(crate) betas: Vec<String>,
+}
+
+impl Client {
+    /// Reads the version and beta headers.
+    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let version = headers.get("anthropic-version").map(|value| value.to_str().unwrap_or(""));
+        let new_version = match version {
+            Some("2023-06-01") => false,
+            Some("2026-10-21") => true,
+            Some(other) => {
+                let text = format!("anthropic-version: {other:?} is not a valid version");
+                return Err(ApiError::invalid(text));
+            }
+            None => return Err(ApiError::invalid("anthropic-version: header is required")),
+        };
+        let betas = headers
+            .get_all("anthropic-beta")
+            .iter()
+            .flat_map(|value| value.to_str().unwrap_or("").split(','))
+            .map(|beta| beta.trim().to_owned())
+            .filter(|beta| !beta.is_empty())
+            .collect();
+        Ok(Self { new_version, betas })
+    }
+
+    fn has(&self, prefix: &str) -> bool {
+        self.betas.iter().any(|beta| beta.starts_with(prefix))
+    }
+}
+
+/// Checks the content type of a request with a JSON body.
+pub(crate) fn content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let value = headers.get("content-type").and_then(|value| value.to_str().ok());
+    let essence = value.map(|text| text.split(';').next().unwrap_or("").trim());
+    if essence.is_some_and(|text| text.eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    Err(ApiError::invalid("content-type: header must be application/json"))
+}
+
+/// Checks a body and returns its model id.
+pub(crate) fn body(
+    body: &Value,
+    client: &Client,
+    op: Op,
+    model: impl Fn(&str) -> Option<&'static Model>,
+) -> Result<(), ApiError> {
+    let Some(fields) = body.as_object() else {
+        return Err(ApiError::invalid("Input should be a valid dictionary"));
+    };
+    known_fields(fields, client, op)?;
+    let id = match fields.get("model") {
+        None => return Err(ApiError::invalid("model: Field required")),
+        Some(Value::String(id)) if !id.is_empty() => id.as_str(),
+        Some(Value::String(_)) => {
+            return Err(ApiError::invalid("model: String should have at least 1 character"));
+        }
+        Some(_) => return Err(ApiError::invalid("model: Input should be a valid string")),
+    };
+    let model = model(id);
+    if op == Op::Messages {
+        max_tokens(fields, model)?;
+    }
+    scalar_types(fields)?;
+    sampling(fields, client, model)?;
+    thinking(fields, client, model)?;
+    tools(fields, model)?;
+    messages::check(fields, client, model)
+}
+
+// Field, the beta it needs ("" = none, "*" = any beta header). Spec 09 B.
+const FIELDS: [(&str, &str); 28] = [
+    ("model", ""),
+    ("messages", ""),
+    ("max_tokens", ""),
+    ("system", ""),
+    ("metadata", ""),
+    ("stop_sequences", ""),
+    ("stream", ""),
+    ("temperature", ""),
+    ("top_k", ""),
+    ("top_p", ""),
+    ("tools", ""),
+    ("tool_choice", ""),
+    ("thinking", ""),
+    ("output_config", ""),
+    ("cache_control", ""),
+    ("container", ""),
+    ("diagnostics", ""),
+    ("inference_geo", ""),
+    ("service_tier", ""),
+    ("speed", ""),
+    ("context_management", "*"),
+    ("compaction", "compact-"),
+    ("thread", "*"),
+    ("fallbacks", "server-side-fallback-"),
+    ("fallback_credit_token", "fallback-credit-"),
+    ("mcp_servers", "mcp-client-"),
+    ("billing_policy", "*"),
+    ("output_format", "structured-outputs-"),
+];
+
+fn known_fields(fields: &Map<String, Value>, client: &Client, op: Op) -> Result<(), ApiError> {
+    const NOT_COUNTED: [&str; 8] = [
+        "max_tokens",
+        "metadata",
+        "stop_sequences",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+        "service_tier",
+    ];
+    for name in fields.keys() {
+        let known = FIELDS.iter().find(|(field, _)| field == name);
+        let allowed = known.is_some_and(|(_, beta)| match *beta {
+            "" => true,
+            "*" => !client.betas.is_empty(),
+            prefix => client.has(prefix),
+        });
+        if !allowed || (op == Op::CountTokens && NOT_COUNTED.contains(&name.as_str())) {
+            return Err(extra(name));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn extra(path: &str) -> ApiError {
+    ApiError::invalid(format!("{path}: Extra inputs are not permitted"))
+}
+
+fn max_tokens(fields: &Map<String, Value>, model: Option<&Model>) -> Result<(), ApiError> {
+    let Some(value) = fields.get("max_tokens") else {
+        return Err(ApiError::invalid("max_tokens: Field required"));
+    };
+    let Some(number) = value.as_i64() else {
+        return Err(ApiError::invalid("max_tokens: Input should be a valid integer"));
+    };
+    if number < 0 {
+        let text = "max_tokens: Input should be greater than or equal to 0";
+        return Err(ApiError::invalid(text));
+    }
+    match model {
+        Some(model) if number.unsigned_abs() > model.max_output => Err(ApiError::invalid(format!(
+            "max_tokens: {number} > {}, which is the maximum allowed number of output tokens \
+                 for {}",
+            model.max_output, model.id
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn scalar_types(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    let wrong = |name: &str, what: &str| {
+        Err(ApiError::invalid(format!("{name}: Input should be a valid {what}")))
+    };
+    for (name, value) in fields {
+        let good = match name.as_str() {
+            _ if value.is_null() => true,
+            "stream" if !value.is_boolean() => return wrong(name, "boolean"),
+            "metadata" | "thinking" | "output_config" | "tool_choice" | "cache_control"
+            | "diagnostics" | "context_management" | "compaction"
+                if !value.is_object() =>
+            {
+                return wrong(name, "dictionary");
+            }
+            "tools" | "stop_sequences" | "mcp_servers" if !value.is_array() => {
+                return wrong(name, "list");
+            }
+            "temperature" | "top_p" if !value.is_number() => return wrong(name, "number"),
+            "top_k" if value.as_u64().is_none() => return wrong(name, "integer"),
+            "service_tier" => value == "auto" || value == "standard_only",
+            "speed" => value == "standard" || value == "fast",
+            "temperature" | "top_p" => {
+                value.as_f64().is_some_and(|number| (0.0..=1.0).contains(&number))
+            }
+            _ => true,
+        };
+        if !good {
+            return Err(ApiError::invalid(format!("{name}: Input is outside what is allowed")));
+        }
+    }
+    for (index, text) in list(fields, "stop_sequences").iter().enumerate() {
+        match text.as_str() {
+            None => return wrong(&format!("stop_sequences.{index}"), "string"),
+            Some(text) if text.trim().is_empty() => {
+                let message = "stop_sequences: each stop sequence must contain non-whitespace";
+                return Err(ApiError::invalid(message));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(user) = fields.get("metadata").and_then(|metadata| metadata.get("user_id"))
+        && !user.is_string()
+        && !user.is_null()
+    {
+        return wrong("metadata.user_id", "string");
+    }
+    Ok(())
+}
+
+fn sampling(
+    fields: &Map<String, Value>,
+    client: &Client,
+    model: Option<&Model>,
+) -> Result<(), ApiError> {
+    for name in ["temperature", "top_p", "top_k"] {
+        let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { continue };
+        if client.new_version {
+            return Err(extra(name));
+        }
+        let default = name != "top_k" && value.as_f64() == Some(1.0);
+        if !default && model.is_some_and(|model| !model.sampling()) {
+            return Err(ApiError::invalid(format!("`{name}` is deprecated for this model.")));
+        }
+        let thinks = fields.get("thinking").is_some_and(|t| t["type"] == "enabled");
+        if thinks && name == "temperature" && !default {
+            let text = "`temperature` may only be set to 1 when thinking is enabled.";
+            return Err(ApiError::invalid(text));
+        }
+    }
+    Ok(())
+}
+
+fn thinking(
+    fields: &Map<String, Value>,
+    client: &Client,
+    model: Option<&Model>,
+) -> Result<(), ApiError> {
+    let effort = fields.get("output_config").map_or(&Value::Null, |config| &config["effort"]);
+    if !effort.is_null() {
+        let known = ["low", "medium", "high", "xhigh", "max"];
+        if !known.iter().any(|level| effort == level) {
+            let text = "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or \
+                        'max'";
+            return Err(ApiError::invalid(text));
+        }
+    }
+    let Some(thinking) = fields.get("thinking").and_then(Value::as_object) else { return Ok(()) };
+    let kind = thinking.get("type").and_then(Value::as_str).unwrap_or("");
+    let allowed: &[&str] = match kind {
+        "enabled" => &["type", "budget_tokens", "display", "block_binding"],
+        "adaptive" => &["type", "display", "block_binding"],
+        "disabled" | "between_tools" => &["type"],
+        _ => {
+            return Err(ApiError::invalid(format!(
+                "thinking: Input tag '{kind}' found using 'type' does not match any of the \
+                 expected tags: 'adaptive', 'between_tools', 'disabled', 'enabled'"
+            )));
+        }
+    };
+    for name in thinking.keys() {
+        let bound = name == "block_binding" && !client.has("thinking-binding-controls-");
+        if bound || !allowed.contains(&name.as_str()) {
+            return Err(extra(&format!("thinking.{kind}.{name}")));
+        }
+    }
+    if kind == "enabled" {
+        let Some(budget) = thinking.get("budget_tokens").and_then(Value::as_i64) else {
+            let text = "thinking.enabled.budget_tokens: Field required";
+            return Err(ApiError::invalid(text));
+        };
+        if budget < 1024 {
+            let text = "thinking.enabled.budget_tokens: Input should be greater than or equal to \
+                        1024";
+            return Err(ApiError::invalid(text));
+        }
+        let max = fields.get("max_tokens").and_then(Value::as_i64).unwrap_or(i64::MAX);
+        if max <= budget {
+            let text = "`max_tokens` must be greater than `thinking.budget_tokens`.";
+            return Err(ApiError::invalid(text));
+        }
+    }
+    let Some(model) = model else { return Ok(()) };
+    let strained = effort == "xhigh" || effort == "max";
+    if kind == "disabled" && strained && model.thinking == Thinking::AdaptiveUnlessHigh {
+        let text = "\"thinking.type.disabled\" is not supported with this effort";
+        return Err(ApiError::invalid(text));
+    }
+    if !model.takes(kind) {
+        let text = format!("\"thinking.type.{kind}\" is not supported for this model");
+        return Err(ApiError::invalid(text));
+    }
+    Ok(())
+}
+
+fn tools(fields: &Map<String, Value>, model: Option<&Model>) -> Result<(), ApiError> {
+    let mut names = Vec::new();
+    for (index, tool) in list(fields, "tools").iter().enumerate() {
+        let at = format!("tools.{index}");
+        let Some(map) = tool.as_object() else {
+            return Err(ApiError::invalid(format!("{at}: Input should be a valid dictionary")));
+        };
+        // Tools of the service's own kinds have a dated type and fields of their own.
+        let custom = matches!(map.get("type"), None | Some(Value::Null))
+            || map.get("type").is_some_and(|kind| kind == "custom");
+        let name = map.get("name").and_then(Value::as_str).unwrap_or("");
+        if custom {
+            let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if !map.contains_key("name") {
+                return Err(ApiError::invalid(format!("{at}.custom.name: Field required")));
+            }
+            if name.is_empty() || name.len() > 128 || !name.chars().all(good) {
+                return Err(ApiError::invalid(format!(
+                    "{at}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
+                )));
+            }
+            match map.get("input_schema") {
+                None => {
+                    let text = format!("{at}.custom.input_schema: Field required");
+                    return Err(ApiError::invalid(text));
+                }
+                Some(schema) if schema["type"] != "object" => {
+                    let text = format!("{at}.custom.input_schema.type: Input should be 'object'");
+                    return Err(ApiError::invalid(text));
+                }
+                Some(_) => {}
+            }
+        }
+        if !name.is_empty() && names.contains(&name) {
+            return Err(ApiError::invalid("tools: Tool names must be unique."));
+        }
+        names.push(name);
+    }
+    let Some(choice) = fields.get("tool_choice").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    let kind = choice.get("type").and_then(Value::as_str).unwrap_or("");
+    match kind {
+        "auto" | "none" => Ok(()),
+        "any" | "tool" if model.is_some_and(|model| !model.forces_tools()) => {
+            Err(ApiError::named("tool-choice"))
+        }
+        "any" | "tool" if names.is_empty() => Err(ApiError::invalid(format!(
+            "tool_choice.{kind}: may only be specified while providing `tools`"
+        ))),
+        "any" => Ok(()),
+        "tool" => match choice.get("name").and_then(Value::as_str) {
+            None => Err(ApiError::invalid("tool_choice.tool.name: Field required")),
+            Some(name) if names.contains(&name) => Ok(()),
+            Some(name) => {
+                let text = format!("Tool '{name}' not found in provided tools");
+                Err(ApiError::invalid(text))
+            }
+        },
+        _ => Err(ApiError::invalid(format!(
+            "tool_choice: Input tag '{kind}' found using 'type' does not match any of the \
+             expected tags: 'any', 'auto', 'none', 'tool'"
+        ))),
+    }
+}
+
+/// Returns the items of an array field, none if it is absent or null.
+pub(crate) fn list<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a [Value] {
+    fields.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
