@@ -15,7 +15,7 @@ use crate::errors::{ApiError, Limits, Shape, error_table, find_error};
 /// The order is: `delayMs`, the stops at `"request"`, the reply (the request's own, or `error`,
 /// or `redirect`), `status`, `headers`, then the stops further on.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default, remote = "Self")]
 pub struct Fault {
     /// Answers with a known error body (by number or name) or a literal one.
     pub error: Option<ErrorReply>,
@@ -156,6 +156,40 @@ struct LiteralError {
     null_request_id: bool,
     #[serde(default)]
     rate_limit_headers: Option<bool>,
+}
+
+impl<'de> Deserialize<'de> for Fault {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // With `remote`, the derived function is inherent and this one adds the checks.
+        let fault = Self::deserialize(deserializer)?;
+        match contradiction(&fault) {
+            Some(problem) => Err(de::Error::custom(problem)),
+            None => Ok(fault),
+        }
+    }
+}
+
+/// Returns what two fields of a fault cannot mean together.
+fn contradiction(fault: &Fault) -> Option<&'static str> {
+    let bad_name = |name: &String| hyper::header::HeaderName::try_from(name.as_str()).is_err();
+    let bad_value = |value: &str| hyper::header::HeaderValue::from_str(value).is_err();
+    if fault.status.is_some_and(|status| !(200..=599).contains(&status)) {
+        return Some("`status` is 200 to 599");
+    }
+    if fault.headers.keys().any(bad_name)
+        || fault.headers.values().flatten().any(|value| bad_value(value))
+        || fault.retry_after.as_ref().is_some_and(|value| bad_value(&value.0))
+        || fault.redirect.as_deref().is_some_and(bad_value)
+    {
+        return Some("a header's name or value cannot be sent");
+    }
+    if fault.drip.is_some_and(|drip| drip.bytes_per_second == Some(0)) {
+        return Some("`drip.bytesPerSecond` is at least 1; use `stall` to send nothing");
+    }
+    if fault.error.is_some() && fault.redirect.is_some() {
+        return Some("`error` and `redirect` exclude each other");
+    }
+    None
 }
 
 impl<'de> Deserialize<'de> for ErrorReply {

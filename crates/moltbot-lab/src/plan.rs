@@ -103,13 +103,6 @@ pub fn parse_plan(text: &str, name: &str) -> Result<Plan, PlanError> {
     })?;
     // The first pass stops at the end of the plan; this one sees what stands after it.
     json5::from_str::<de::IgnoredAny>(text).map_err(|error| fail(&error, String::new()))?;
-    for (index, rule) in plan.rules.iter().enumerate() {
-        if let Some(problem) = contradiction(&rule.fault) {
-            let path = format!("rules[{index}].fault");
-            let message = problem.to_owned();
-            return Err(PlanError { name: name.to_owned(), line: 1, column: 1, path, message });
-        }
-    }
     Ok(plan)
 }
 
@@ -226,29 +219,6 @@ impl<'de> Deserialize<'de> for Plan {
         }
         deserializer.deserialize_any(Form)
     }
-}
-
-/// Returns what two fields of a fault cannot mean together.
-fn contradiction(fault: &Fault) -> Option<&'static str> {
-    let bad_name = |name: &String| hyper::header::HeaderName::try_from(name.as_str()).is_err();
-    let bad_value = |value: &str| hyper::header::HeaderValue::from_str(value).is_err();
-    if fault.status.is_some_and(|status| !(200..=599).contains(&status)) {
-        return Some("`status` is 200 to 599");
-    }
-    if fault.headers.keys().any(bad_name)
-        || fault.headers.values().flatten().any(|value| bad_value(value))
-        || fault.retry_after.as_ref().is_some_and(|value| bad_value(&value.0))
-        || fault.redirect.as_deref().is_some_and(bad_value)
-    {
-        return Some("a header's name or value cannot be sent");
-    }
-    if fault.drip.is_some_and(|drip| drip.bytes_per_second == Some(0)) {
-        return Some("`drip.bytesPerSecond` is at least 1; use `stall` to send nothing");
-    }
-    if fault.error.is_some() && fault.redirect.is_some() {
-        return Some("`error` and `redirect` exclude each other");
-    }
-    None
 }
 
 fn field(path: &str) -> String {
