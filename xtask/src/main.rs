@@ -1,2 +1,67 @@
-//! Chores.
-fn main() {}
+//! Chores of the workspace, run as `cargo xtask CHORE`. One file per chore.
+
+mod bench;
+mod ci;
+mod sync;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, Command};
+
+fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let done = match matches.subcommand() {
+        Some(("ci", args)) => ci::run(args.get_one::<String>("step").map(String::as_str)),
+        Some(("sync", args)) => sync::run(args.get_flag("check")),
+        Some(("bench", args)) => bench::run(args.get_flag("quick")),
+        Some(("measure", args)) => {
+            bench::measure(args.get_many::<String>("command").expect("required").cloned())
+        }
+        _ => unreachable!("a chore is required"),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    Command::new("xtask")
+        .about("Chores of the workspace")
+        .bin_name("cargo xtask")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("ci")
+                .about("Check what the compiler does not: format, lints, docs, layers, names")
+                .arg(Arg::new("step").help("Run only this step").value_parser(ci::steps())),
+        )
+        .subcommand(
+            Command::new("sync")
+                .about("Write crates/moltbot from the directories under plugins/")
+                .arg(
+                    Arg::new("check")
+                        .long("check")
+                        .action(ArgAction::SetTrue)
+                        .help("Fail instead of writing if it is stale"),
+                ),
+        )
+        .subcommand(
+            Command::new("bench").about("Print the figures that the README quotes").arg(
+                Arg::new("quick")
+                    .long("quick")
+                    .action(ArgAction::SetTrue)
+                    .help("Leave out the clean build and take fewer runs"),
+            ),
+        )
+        .subcommand(
+            Command::new("measure")
+                .about("Run one command and print its wall time and peak memory as JSON")
+                .hide(true)
+                .arg(Arg::new("command").num_args(1..).required(true).last(true)),
+        )
+}

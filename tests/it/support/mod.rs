@@ -1,0 +1,18 @@
+//! What every test needs: the binary, a sandbox to run it in, a terminal, a lab.
+
+mod pty;
+mod sandbox;
+
+pub(crate) use pty::Terminal;
+pub(crate) use sandbox::{Done, Sandbox, binary};
+
+/// A well-formed, obviously fake API key.
+pub(crate) const KEY: &str = "sk-ant-api03-FAKEkeyFAKEkeyFAKEkeyFAKE001";
+
+/// A second one.
+pub(crate) const KEY2: &str = "sk-ant-api03-FAKEkeyFAKEkeyFAKEkeyFAKE002";
+
+/// A well-formed, obviously fake setup-token of 108 characters. Its letters are rare in output.
+pub(crate) fn token() -> String {
+    format!("sk-ant-oat01-{}", "QZXJ7".repeat(19))
+}

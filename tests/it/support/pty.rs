@@ -1,0 +1,108 @@
+//! A real pseudo-terminal: what a person types and what a person sees.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A program on a terminal of 100 columns and 40 lines.
+pub(crate) struct Terminal {
+    child: Child,
+    writer: pty_process::blocking::Pty,
+    seen: Arc<Mutex<Seen>>,
+}
+
+struct Seen {
+    raw: Vec<u8>,
+    screen: vt100::Parser,
+}
+
+/// How long a person waits before giving up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Terminal {
+    /// Starts a prepared command on a terminal.
+    pub(crate) fn start(prepared: &Command) -> Self {
+        let (pty, pts) = pty_process::blocking::open().expect("a pseudo-terminal");
+        pty.resize(pty_process::Size::new(40, 100)).expect("a size");
+        let mut command = pty_process::blocking::Command::new(prepared.get_program());
+        command = command.args(prepared.get_args()).env_clear().env("TERM", "xterm-256color");
+        for (name, value) in prepared.get_envs() {
+            if let Some(value) = value {
+                command = command.env(name, value);
+            }
+        }
+        if let Some(dir) = prepared.get_current_dir() {
+            command = command.current_dir(dir);
+        }
+        let child = command.spawn(pts).expect("the program starts");
+        let mut reader = duplicate(&pty);
+        let screen = vt100::Parser::new(40, 100, 1000);
+        let seen = Arc::new(Mutex::new(Seen { raw: Vec::new(), screen }));
+        let shared = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // Reading fails once the program has ended; that is the end of the output.
+            while let Ok(count) = reader.read(&mut buffer) {
+                if count == 0 {
+                    break;
+                }
+                let mut seen = shared.lock().expect("not poisoned");
+                seen.raw.extend_from_slice(&buffer[..count]);
+                seen.screen.process(&buffer[..count]);
+            }
+        });
+        Self { child, writer: pty, seen }
+    }
+
+    /// Types text, or keys as a terminal sends them.
+    pub(crate) fn types(&mut self, keys: &str) {
+        self.writer.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Waits until the screen shows `text`.
+    #[track_caller]
+    pub(crate) fn waits_for(&mut self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.screen().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} on the screen:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Returns the screen as text.
+    pub(crate) fn screen(&self) -> String {
+        self.seen.lock().expect("not poisoned").screen.screen().contents()
+    }
+
+    /// Returns every byte written to the terminal so far.
+    pub(crate) fn raw(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().expect("not poisoned").raw).into_owned()
+    }
+
+    /// Waits for the end of the program and returns its exit code.
+    #[track_caller]
+    pub(crate) fn ends(&mut self) -> i32 {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < until, "still running:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Opens the terminal a second time, for reading.
+fn duplicate(pty: &pty_process::blocking::Pty) -> std::fs::File {
+    use std::os::fd::AsFd;
+    std::fs::File::from(pty.as_fd().try_clone_to_owned().expect("a descriptor"))
+}
