@@ -53,8 +53,11 @@ inventory::collect!(Linked);
 ///     fn offers(&self, _: &ProviderInfo) -> Vec<Offer> { Vec::new() }
 ///     async fn login(&self, _: &Cx<'_>) -> Result<Login, AuthError> { Err(AuthError::Cancelled {}) }
 /// }
-/// moltbot_core::plugin! { auth: [Nothing] }
-/// # fn main() { assert_eq!(PLUGIN.auth.len(), 1); }
+/// moltbot_core::plugin! {
+///     auth: [Nothing],
+///     codes: [Code::new("nothing-there", "There is nothing", "It was taken away.", "Look elsewhere.")],
+/// }
+/// # fn main() { assert_eq!((PLUGIN.auth.len(), PLUGIN.codes.len()), (1, 1)); }
 /// ```
 #[macro_export]
 macro_rules! plugin {
@@ -78,7 +81,11 @@ macro_rules! plugin {
     };
     (@ $plugin:ident auth $($item:expr),*) => { $plugin.auth = &[$(&$item),*]; };
     (@ $plugin:ident providers $($item:expr),*) => { $plugin.providers = &[$(&$item),*]; };
-    (@ $plugin:ident codes $($item:expr),*) => { $plugin.codes = &[$($item),*]; };
+    // Codes own their text, so that a borrowed list of them needs a constant of its own.
+    (@ $plugin:ident codes $($item:expr),*) => {{
+        const CODES: &[$crate::Code] = &[$($item),*];
+        $plugin.codes = CODES;
+    }};
 }
 
 /// Returns the plugin id of a package name. Used by [`plugin!`](crate::plugin!).
