@@ -1,5 +1,7 @@
 //! Fault plans over a socket: every error body, broken connections, slow and spoiled streams.
 
+#![allow(clippy::unwrap_used)] // Helpers here are tests too.
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Logins over a socket: the token endpoint, expiry by the lab's clock, profile, log.
 
+#![allow(clippy::unwrap_used)] // Helpers here are tests too.
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! `/v1/messages`, `count_tokens` and `/v1/models` over a socket: replies, checks, cache, headers.
 
+#![allow(clippy::unwrap_used)] // Helpers here are tests too.
+
 mod common;
 
 use std::time::Duration;
@@ -82,7 +84,8 @@ fn tools_thinking_stops_and_limits() {
 #[test]
 fn bad_requests_get_the_services_words() {
     let lab = lab("{strictModels: true}");
-    let cases: Vec<(fn(&mut Value), &str)> = vec![
+    type Change = fn(&mut Value);
+    let cases: Vec<(Change, &str)> = vec![
         (|b| drop(b.as_object_mut().unwrap().remove("max_tokens")), "max_tokens: Field required"),
         (|b| b["max_tokens"] = json!("7"), "max_tokens: Input should be a valid integer"),
         (|b| b["max_tokens"] = json!(64001), "max_tokens: 64001 > 64000, which is the maximum"),
