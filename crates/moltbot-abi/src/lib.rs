@@ -1,1 +1,57 @@
-//! Carries one plugin across a boundary: wire messages, guest and host proxy.
+//! Carries one plugin across a boundary: wire messages, the guest that holds it, the host's proxy.
+//!
+//! A call is `start(call) -> (task, step)`, then `resume(task, replies) -> step` until the step is
+//! `done` or `fail`, or `drop(task)`. A step that is `need` names the effects the plugin waits for.
+//! The guest polls the plugin's future, the host performs the effects; so neither runtime, thread
+//! nor async type crosses, and dropping the host's future drops the plugin's.
+//!
+//! ```
+//! use moltbot_abi::{Memory, PluginHandle};
+//! use moltbot_core::*;
+//!
+//! struct Nothing;
+//! #[async_trait]
+//! impl AuthMethod for Nothing {
+//!     fn id(&self) -> &str { "nothing" }
+//!     fn offers(&self, _: &ProviderInfo) -> Vec<Offer> { Vec::new() }
+//!     async fn login(&self, _: &Cx<'_>) -> Result<Login, AuthError> { Err(AuthError::Cancelled {}) }
+//! }
+//! moltbot_core::plugin! { auth: [Nothing] }
+//!
+//! # fn main() {
+//! # let mut page = std::pin::pin!(async {
+//! let carried = PluginHandle::connect(Memory::carrying(&[&PLUGIN])).await.unwrap();
+//! assert_eq!(carried[0].methods[0].id(), "nothing");
+//! let linked = PluginHandle::linked(&PLUGIN);
+//! let info = ProviderInfo::default();
+//! assert_eq!(carried[0].methods[0].offers(&info).await, linked.methods[0].offers(&info).await);
+//! # });
+//! # let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+//! # assert!(page.as_mut().poll(&mut cx).is_ready());
+//! # }
+//! ```
+//!
+//! # Invariants
+//!
+//! - Payloads are JSON; secrets cross in clear, in buffers that are wiped when dropped.
+//! - A carried plugin may await only the host; anything else fails at once.
+//! - A panic in a plugin fails that call, drops its task, and its words do not cross.
+//! - An effect or call of a newer version is answered `Unsupported`, never guessed.
+//! - Deliberately absent here: finding, trusting and loading plugins.
+
+#![forbid(unsafe_code)]
+
+mod carrier;
+mod chunk;
+mod guest;
+mod method;
+mod plugin;
+mod provider;
+mod wire;
+
+pub use carrier::{Carrier, CarrierError, Memory, Packet};
+pub use guest::Guest;
+pub use method::{CarriedMethod, MethodHandle};
+pub use plugin::{PluginHandle, compatible};
+pub use provider::{CarriedDecoder, CarriedProvider, DecoderHandle, ProviderHandle};
+pub use wire::{Described, FEATURES, Hello};

@@ -1,0 +1,105 @@
+//! A plugin as the host holds it, and the rule by which two versions get along.
+
+use std::fmt;
+use std::sync::Arc;
+
+use moltbot_core::semver::{Op, Version, VersionReq};
+use moltbot_core::{Code, Plugin, VERSION};
+
+use crate::wire::{Hello, HostMessage, decode, encode};
+use crate::{CarriedMethod, CarriedProvider, Carrier, CarrierError, MethodHandle, ProviderHandle};
+
+/// One plugin, linked or carried, with handles to everything it brings.
+#[derive(Clone)]
+pub struct PluginHandle {
+    /// The plugin's id.
+    pub id: String,
+    /// The plugin's version.
+    pub version: String,
+    /// The plugin's description.
+    pub about: String,
+    /// What the other side understands beyond its version; ours for a linked plugin.
+    pub features: Vec<String>,
+    /// Its auth methods.
+    pub methods: Vec<MethodHandle>,
+    /// Its providers, in the order of their ids in [`Described`](crate::Described).
+    pub providers: Vec<ProviderHandle>,
+    /// Its pages for `moltbot explain`.
+    pub codes: Vec<Code>,
+}
+
+impl PluginHandle {
+    /// Holds a plugin of this binary.
+    pub fn linked(plugin: &'static Plugin) -> Self {
+        Self {
+            id: plugin.id.to_string(),
+            version: plugin.version.to_string(),
+            about: plugin.about.to_string(),
+            features: Hello::ours().features,
+            methods: plugin.auth.iter().map(|it| MethodHandle::Linked(*it)).collect(),
+            providers: plugin.providers.iter().map(|it| ProviderHandle::Linked(*it)).collect(),
+            codes: plugin.codes.to_vec(),
+        }
+    }
+
+    /// Says hello to a guest and holds its plugins. Errors: the carrier's, or
+    /// [`CarrierError::Incompatible`].
+    pub async fn connect(carrier: Arc<dyn Carrier>) -> Result<Vec<Self>, CarrierError> {
+        let ours = Hello::ours();
+        let answer = carrier.turn(encode(&HostMessage::Hello { hello: &ours })).await?;
+        let theirs: Hello = decode(&answer)?;
+        if !compatible(VERSION, &theirs.core) {
+            let (theirs, ours) = (theirs.core, ours.core);
+            return Err(CarrierError::Incompatible { theirs, ours });
+        }
+        let features = theirs.features;
+        let hold = |plugin: crate::Described| Self {
+            id: plugin.id,
+            version: plugin.version,
+            about: plugin.about,
+            features: features.clone(),
+            methods: plugin
+                .methods
+                .into_iter()
+                .map(|id| MethodHandle::Carried(Arc::new(CarriedMethod::new(id, carrier.clone()))))
+                .collect(),
+            providers: plugin
+                .providers
+                .into_iter()
+                .map(|id| {
+                    ProviderHandle::Carried(Arc::new(CarriedProvider::new(id, carrier.clone())))
+                })
+                .collect(),
+            codes: plugin.codes,
+        };
+        Ok(theirs.plugins.into_iter().map(hold).collect())
+    }
+}
+
+impl fmt::Debug for PluginHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PluginHandle({} {})", self.id, self.version)
+    }
+}
+
+/// Tells whether two versions of `moltbot-core` understand each other: the higher has to satisfy
+/// `^lower`. What is no version is compatible with nothing.
+///
+/// ```
+/// use moltbot_abi::compatible;
+/// assert!(compatible("1.2.0", "1.9.3") && compatible("1.9.3", "1.2.0"));
+/// assert!(!compatible("1.2.0", "2.0.0"));
+/// assert!(!compatible("0.1.0", "0.2.0"), "below 1.0 a minor version is a break");
+/// ```
+pub fn compatible(one: &str, other: &str) -> bool {
+    let (Ok(one), Ok(other)) = (Version::parse(one), Version::parse(other)) else { return false };
+    let (lower, higher) = if one <= other { (one, other) } else { (other, one) };
+    let caret = moltbot_core::semver::Comparator {
+        op: Op::Caret,
+        major: lower.major,
+        minor: Some(lower.minor),
+        patch: Some(lower.patch),
+        pre: lower.pre,
+    };
+    VersionReq { comparators: vec![caret] }.matches(&higher)
+}
