@@ -452,7 +452,8 @@ pub enum CredentialState {
     LoggedOut,
     /// There is none.
     Absent,
-    /// There is something that cannot be understood.
+    /// There is something that cannot be understood; also a state of a newer version.
+    #[serde(other)]
     Unreadable,
 }
 

@@ -293,7 +293,8 @@ pub enum Level {
     Info,
     /// Works, but not for long or not as expected.
     Warning,
-    /// Does not work.
+    /// Does not work; also a level of a newer version.
+    #[serde(other)]
     Error,
 }
 
@@ -484,5 +485,8 @@ mod tests {
         assert_eq!(effect, Effect::Unknown);
         let error: HostError = serde_json::from_str(r#"{"error":"melted","heat":1}"#).unwrap();
         assert_eq!(error, HostError::Unknown);
+        assert_eq!(serde_json::from_str::<Level>(r#""fatal""#).unwrap(), Level::Error);
+        let state: crate::CredentialState = serde_json::from_str(r#""revoked""#).unwrap();
+        assert_eq!(state, crate::CredentialState::Unreadable);
     }
 }

@@ -60,6 +60,7 @@ pub struct Reuse {
 /// A header or environment value; secrets are filled in by the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Slot {
     /// As it is.
     Literal {
@@ -70,9 +71,12 @@ pub enum Slot {
     Secret {
         /// What stands before it: `Bearer `.
         before: Text,
-        /// Which one: `key`, `token`, `access`.
+        /// Which one: `key`, `token`, `access`; never `refresh`, which only its token endpoint sees.
         field: Text,
     },
+    /// A value of a newer version; cannot be filled in.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Slot {
@@ -91,12 +95,17 @@ impl Slot {
         match self {
             Self::Literal { text } => Ok(Secret::new(text.as_ref())),
             Self::Secret { before, field } => {
-                let secret = credential.secret_field(field).filter(|secret| !secret.is_blank());
+                let sendable = matches!(field.as_ref(), "key" | "token" | "access");
+                let secret = credential.secret_field(field).filter(|it| sendable && !it.is_blank());
                 let Some(secret) = secret else {
                     let message = format!("the credential has no {field}");
                     return Err(ProviderError::Credential { message });
                 };
                 Ok(Secret::new(format!("{before}{}", secret.expose().trim())))
+            }
+            Self::Unknown => {
+                let message = "a header is of a kind this version does not know".to_string();
+                Err(ProviderError::Plugin { message })
             }
         }
     }
@@ -189,6 +198,15 @@ mod tests {
         ] {
             assert!(splice(b"abcd", &splices, &[found(1, 4)]).is_err(), "{splices:?}");
         }
+    }
+
+    #[test]
+    fn a_refresh_token_is_never_sent_and_a_newer_value_never_guessed() {
+        let mut credential = Credential::new(crate::CredentialKind::Oauth, "p");
+        credential.refresh = Some(Secret::new("FAKE"));
+        assert!(Slot::secret("", "refresh").fill(&credential).is_err());
+        let newer: Slot = serde_json::from_str(r#"{"type":"signed","with":"key"}"#).unwrap();
+        assert!(matches!(newer.fill(&credential), Err(ProviderError::Plugin { .. })));
     }
 
     #[test]

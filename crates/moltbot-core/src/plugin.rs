@@ -212,7 +212,7 @@ impl Registry {
             for method in plugin.auth {
                 for provider in &providers {
                     for offer in method.offers(provider.info) {
-                        claims.offer(&offer, plugin.id, reserved_flags)?;
+                        claims.offer(&offer, &provider.info.id, plugin.id, reserved_flags)?;
                         let offer = Box::leak(Box::new(offer));
                         let (method, provider) = (*method, provider.info);
                         offers.push(OfferEntry { plugin, method, provider, offer });
@@ -306,12 +306,19 @@ impl Claims {
         }
     }
 
-    fn offer(&mut self, offer: &Offer, by: &str, reserved: &[&str]) -> Result<(), RegistryError> {
+    fn offer(
+        &mut self,
+        offer: &Offer,
+        provider: &str,
+        by: &str,
+        reserved: &[&str],
+    ) -> Result<(), RegistryError> {
         for choice in std::iter::once(&offer.choice).chain(&offer.aliases) {
             self.claim("auth choice", choice, by)?;
         }
         for verb in &offer.verbs {
-            self.claim("auth verb", &verb.name, by)?;
+            // `models auth VERB --provider P`: two providers may share a verb.
+            self.claim("auth verb", &format!("{} --provider {provider}", verb.name), by)?;
         }
         for field in &offer.fields {
             let Some(flag) = &field.flag else { continue };

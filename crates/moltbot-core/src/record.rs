@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
+/// No `i`, `l`, `o`, `u`: what is read aloud is typed right.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
 /// Names one request and the record of every decision about it: `mb_` and 20 characters that sort
 /// by time.
 ///
@@ -21,11 +24,25 @@ pub struct RecordId(String);
 impl RecordId {
     /// Makes an id from the start of the request and 52 random bits (higher ones are ignored).
     pub fn new(start: Timestamp, random: u64) -> Self {
-        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let millis = u128::try_from(start.millis().max(0)).unwrap_or(0) & ((1 << 48) - 1);
         let bits = (millis << 52) | u128::from(random & ((1 << 52) - 1));
         let digits = (0..20).rev().map(|place| DIGITS[(bits >> (place * 5)) as usize & 31] as char);
         Self(format!("mb_{}", digits.collect::<String>()))
+    }
+
+    /// Reads an id that a user typed; `None` if it has not the form of one.
+    ///
+    /// ```
+    /// use moltbot_core::RecordId;
+    /// let id = RecordId::parse(" mb_01m2m5pr000000000007 ").unwrap();
+    /// assert_eq!(RecordId::parse(id.as_str()), Some(id));
+    /// assert_eq!(RecordId::parse("mb_../../etc/passwd"), None);
+    /// ```
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let digits = text.strip_prefix("mb_")?;
+        let good = digits.len() == 20 && digits.bytes().all(|digit| DIGITS.contains(&digit));
+        good.then(|| Self(text.to_string()))
     }
 
     /// Returns the id as text.

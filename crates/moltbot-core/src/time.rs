@@ -1,5 +1,8 @@
 //! Points in time as the store writes them.
 
+use std::fmt;
+
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Milliseconds since 1970-01-01T00:00:00Z; saturates instead of overflowing.
@@ -33,8 +36,31 @@ impl Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyNumber)
+    }
+}
+
+/// Reads whole numbers exactly, so that a time survives a round trip, and cuts off fractions.
+struct AnyNumber;
+
+impl Visitor<'_> for AnyNumber {
+    type Value = Timestamp;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of milliseconds")
+    }
+
+    fn visit_i64<E: de::Error>(self, millis: i64) -> Result<Timestamp, E> {
+        Ok(Timestamp(millis))
+    }
+
+    fn visit_u64<E: de::Error>(self, millis: u64) -> Result<Timestamp, E> {
+        Ok(Timestamp(i64::try_from(millis).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E: de::Error>(self, millis: f64) -> Result<Timestamp, E> {
         // `as` saturates and maps NaN to 0, which readers take for "never".
-        f64::deserialize(deserializer).map(|millis| Self(millis as i64))
+        Ok(Timestamp(millis as i64))
     }
 }
 
@@ -51,5 +77,9 @@ mod tests {
             assert_eq!(time.millis(), millis, "{text}");
         }
         assert!(serde_json::from_str::<Timestamp>("\"1\"").is_err());
+        for time in [i64::MIN, -1, 0, (1 << 53) + 1, i64::MAX].map(Timestamp::from_millis) {
+            let text = serde_json::to_string(&time).unwrap();
+            assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), time);
+        }
     }
 }
