@@ -8,6 +8,7 @@ use crate::keypath::KeyPath;
 use crate::paths;
 use crate::source::{Source, Unreadable};
 use crate::tree::{self, MAX_DEPTH, Member, Node, Span, What};
+use crate::write::real_target;
 
 /// The key that pulls in other files.
 pub(crate) const INCLUDE: &str = "$include";
@@ -40,11 +41,7 @@ pub(crate) struct Document {
 
 impl Document {
     /// Reads the main file and everything that it includes. A missing main file is empty.
-    pub(crate) fn read(
-        main: &Path,
-        home: &Path,
-        overlay: &Overlay,
-    ) -> Result<Self, ConfigError> {
+    pub(crate) fn read(main: &Path, home: &Path, overlay: &Overlay) -> Result<Self, ConfigError> {
         let mut reader = Reader {
             home,
             overlay,
@@ -100,7 +97,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn run(&mut self, main: &Path) {
-        let real = std::fs::canonicalize(main).unwrap_or_else(|_| main.to_path_buf());
+        let real = real_target(main).unwrap_or_else(|_| main.to_path_buf());
         let Some(file) = self.load(main, &real, None) else { return };
         let tree = self.document.trees[file].clone();
         if !matches!(tree.what, What::Map(_)) {
@@ -244,10 +241,8 @@ impl Reader<'_> {
     ) -> Node {
         let place = path.key(INCLUDE);
         let Some(texts) = include_texts(node) else {
-            let message = format!(
-                "expected a path or an array of paths, got {}",
-                include.value.kind()
-            );
+            let message =
+                format!("expected a path or an array of paths, got {}", include.value.kind());
             self.report(IssueCode::Include, &place, message, include.value.caret());
             return Node { what: What::Map(own), span: node.span };
         };
@@ -417,7 +412,10 @@ mod tests {
 
     #[test]
     fn one_file_may_be_included_twice_but_not_by_itself() {
-        let files = [("m.json", "{ a: { $include: 's.json' }, b: { $include: 's.json' } }"), ("s.json", "{x:1}")];
+        let files = [
+            ("m.json", "{ a: { $include: 's.json' }, b: { $include: 's.json' } }"),
+            ("s.json", "{x:1}"),
+        ];
         assert_eq!(read(&files).unwrap(), r#"{"a":{"x":1},"b":{"x":1}}"#);
         let circle = [
             ("m.json", "{ $include: 'a.json' }"),
@@ -449,8 +447,10 @@ mod tests {
     #[test]
     fn many_includes_do_not_explode() {
         let twelve = |n: usize| format!("{{ $include: [{}] }}", format!("'{n}.json',").repeat(12));
-        let files: Vec<(String, String)> =
-            (0..9).map(|n| (format!("{n}.json"), twelve(n + 1))).chain([("9.json".into(), "{}".into())]).collect();
+        let files: Vec<(String, String)> = (0..9)
+            .map(|n| (format!("{n}.json"), twelve(n + 1)))
+            .chain([("9.json".into(), "{}".into())])
+            .collect();
         let all: Vec<(&str, &str)> = files.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
         let error = read(&all).unwrap_err();
         assert_eq!(error.issues()[0].message, "more than 1000 includes altogether");

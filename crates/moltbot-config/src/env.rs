@@ -222,7 +222,8 @@ impl ShellImport {
         if !switched && enabled != Some(true) {
             return None;
         }
-        let from_env = env.own("SHELL_ENV_TIMEOUT_MS").and_then(|(value, _)| value.trim().parse().ok());
+        let from_env =
+            env.own("SHELL_ENV_TIMEOUT_MS").and_then(|(value, _)| value.trim().parse().ok());
         let timeout_ms = from_env.or(timeout_ms.map(u64::from)).unwrap_or(15_000);
         Some(Self { timeout_ms })
     }
@@ -235,11 +236,7 @@ impl ShellImport {
 
     /// Takes from the output of `env -0` the allowed names that are not set yet, each on its own:
     /// one name that is set does not keep the others out.
-    pub fn import(
-        output: &[u8],
-        allowed: &[String],
-        env: &Env,
-    ) -> BTreeMap<String, String> {
+    pub fn import(output: &[u8], allowed: &[String], env: &Env) -> BTreeMap<String, String> {
         output
             .split(|byte| *byte == 0)
             .filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='))
@@ -310,7 +307,10 @@ mod tests {
         }
         assert!(parse_dotenv("#K=v\n=v\n1K=v\nexport\nK v\n").is_empty());
         let both = parse_dotenv("A=\"1\n2\" # x\nB='open\nC=3");
-        assert_eq!((both["A"].as_str(), both["B"].as_str(), both["C"].as_str()), ("1\n2", "'open", "3"));
+        assert_eq!(
+            (both["A"].as_str(), both["B"].as_str(), both["C"].as_str()),
+            ("1\n2", "'open", "3")
+        );
     }
 
     proptest::proptest! {
@@ -333,7 +333,8 @@ mod tests {
         let env = Env::default();
         assert_eq!(ShellImport::wanted(&env, None, Some(5)), None);
         assert_eq!(ShellImport::wanted(&env, Some(true), None).unwrap().timeout_ms, 15_000);
-        let env = Env::new([("CLAWDBOT_LOAD_SHELL_ENV", "yes"), ("MOLTBOT_SHELL_ENV_TIMEOUT_MS", "7")]);
+        let env =
+            Env::new([("CLAWDBOT_LOAD_SHELL_ENV", "yes"), ("MOLTBOT_SHELL_ENV_TIMEOUT_MS", "7")]);
         assert_eq!(ShellImport::wanted(&env, Some(false), Some(5)).unwrap().timeout_ms, 7);
         assert_eq!(ShellImport::command(Some("/bin/zsh")).0, "/bin/zsh");
         assert_eq!(ShellImport::command(Some("zsh; rm")).0, "/bin/sh");

@@ -208,8 +208,13 @@ impl Issue {
     }
 
     fn headline(&self) -> String {
-        let message = printable(&self.message);
-        if self.path.steps().is_empty() { message } else { format!("{}: {message}", self.path) }
+        let (path, message) = (self.path.to_string(), printable(&self.message));
+        // Some fixed sentences end with the path already.
+        if path.is_empty() || message.ends_with(&path) {
+            message
+        } else {
+            format!("{path}: {message}")
+        }
     }
 
     fn json(&self) -> Value {

@@ -82,11 +82,6 @@ impl KeyPath {
             _ => None,
         })
     }
-
-    pub(crate) fn starts_with(&self, keys: &[&str]) -> bool {
-        self.0.len() >= keys.len()
-            && self.0.iter().zip(keys).all(|(step, key)| matches!(step, Step::Key(k) if k == key))
-    }
 }
 
 impl From<Vec<Step>> for KeyPath {

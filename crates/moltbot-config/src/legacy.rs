@@ -159,7 +159,9 @@ fn agent_moves(agent: &Node) -> Vec<Move> {
             ("tools", _) => {
                 moves.push(Move::Value { from, to: KeyPath::keys(["tools"]) });
             }
-            ("elevated", _) => moves.push(Move::Value { from, to: KeyPath::keys(["tools", "elevated"]) }),
+            ("elevated", _) => {
+                moves.push(Move::Value { from, to: KeyPath::keys(["tools", "elevated"]) })
+            }
             ("bash", _) => moves.push(Move::Value { from, to: KeyPath::keys(["tools", "exec"]) }),
             _ => moves.push(Move::Value { from, to: to(&[name]) }),
         }
@@ -176,7 +178,8 @@ fn identity_moves(root: &Node) -> Vec<Move> {
         Some(What::List(agents)) => agents.as_slice(),
         _ => &[],
     };
-    let marked = |agent: &Node| matches!(agent.get("default").map(|n| &n.what), Some(What::Bool(true)));
+    let marked =
+        |agent: &Node| matches!(agent.get("default").map(|n| &n.what), Some(What::Bool(true)));
     let at = agents.iter().position(marked).unwrap_or(0);
     if agents.is_empty() {
         let identity = root.get("identity").map(Node::to_value).unwrap_or_default();

@@ -53,7 +53,8 @@ pub(crate) fn pieces(text: &str) -> impl Iterator<Item = (Piece, Range<usize>)> 
             }
             _ => {
                 at = find(bytes, at, |b| {
-                    b.is_ascii_whitespace() || matches!(b, b'{' | b'}' | b'[' | b']' | b':' | b',')
+                    b.is_ascii_whitespace()
+                        || matches!(b, b'{' | b'}' | b'[' | b']' | b':' | b',')
                         || matches!(b, b'"' | b'\'' | b'/' | 0x0b)
                 });
                 Piece::Word

@@ -102,10 +102,7 @@ pub fn shell_import(input: &LoadInput<'_>) -> Option<ShellImport> {
     ShellImport::wanted(input.env, enabled, timeout)
 }
 
-pub(crate) fn load_with(
-    input: &LoadInput<'_>,
-    overlay: &Overlay,
-) -> Result<Loaded, ConfigError> {
+pub(crate) fn load_with(input: &LoadInput<'_>, overlay: &Overlay) -> Result<Loaded, ConfigError> {
     let main = input.paths.config_file();
     let document = Document::read(main, input.paths.home(), overlay)?;
     let mut run = Run { input, document: &document, issues: Vec::new(), notes: Vec::new() };
@@ -229,7 +226,8 @@ impl Run<'_> {
         let found = legacy::find(tree);
         for legacy in &found {
             if legacy.unchecked {
-                let message = format!("{}: {}; `doctor --fix` moves it", legacy.path, legacy.message);
+                let message =
+                    format!("{}: {}; `doctor --fix` moves it", legacy.path, legacy.message);
                 self.note(NoteKind::Legacy, message);
                 continue;
             }

@@ -66,7 +66,10 @@ impl Paths {
                 found.unwrap_or(&names[0]).clone()
             }
         };
-        let oauth = input.env.own_in_process("OAUTH_DIR").map_or_else(|| state.join("credentials"), absolute);
+        let oauth = input
+            .env
+            .own_in_process("OAUTH_DIR")
+            .map_or_else(|| state.join("credentials"), absolute);
         let plain = |name: &str| {
             let (value, source) = input.env.get(name)?;
             (source == crate::env::Source::Process).then_some(value)

@@ -115,7 +115,9 @@ impl Source {
                 let mark: String = part.chars().take_while(|c| matches!(c, '/' | '*')).collect();
                 format!("{mark} …")
             }
-            Piece::Quoted if self.is_key(range) && self.harmless(part.trim_matches(['"', '\''])) => {
+            Piece::Quoted
+                if self.is_key(range) && self.harmless(part.trim_matches(['"', '\''])) =>
+            {
                 part.to_string()
             }
             Piece::Quoted => {

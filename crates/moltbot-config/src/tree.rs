@@ -213,7 +213,8 @@ fn convert(
     path: &KeyPath,
     duplicates: &mut Vec<Duplicate>,
 ) -> Node {
-    let span = |range: jsonc_parser::common::Range| Span { file, start: range.start, end: range.end };
+    let span =
+        |range: jsonc_parser::common::Range| Span { file, start: range.start, end: range.end };
     let what = match value {
         ast::Value::NullKeyword(_) => What::Null,
         ast::Value::BooleanLit(literal) => What::Bool(literal.value),
@@ -288,9 +289,9 @@ fn syntax_issue(source: &Source, error: &json5::Error) -> Issue {
         Some(C::EofParsingValue) if source.text.trim().is_empty() => {
             "the file is empty; it should hold at least {}"
         }
-        Some(
-            C::EofParsingValue | C::EofParsingBool | C::EofParsingNull | C::EofParsingNumber,
-        ) => "the file ends where a value is expected",
+        Some(C::EofParsingValue | C::EofParsingBool | C::EofParsingNull | C::EofParsingNumber) => {
+            "the file ends where a value is expected"
+        }
         Some(C::EofParsingIdentifier) => "the file ends inside a key",
         Some(C::ExpectedBool | C::ExpectedNull | C::ExpectedNumber | C::ExpectedValue) => {
             "expected a value: text needs quotes around it"

@@ -1,6 +1,8 @@
 //! Validation: walks the document and the table side by side and reports everything at once.
 
-use super::{Extensions, FOREIGN_DIALECTS, Field, PluginSettings, Rest, Section, SettingKind, Shape};
+use super::{
+    Extensions, FOREIGN_DIALECTS, Field, PluginSettings, Rest, Section, SettingKind, Shape,
+};
 use crate::issue::IssueCode;
 use crate::keypath::KeyPath;
 use crate::tree::{Member, Node, Span, What};
@@ -140,7 +142,12 @@ impl Checker<'_> {
         let listed = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         let nearest = nearest(text, words.iter().copied());
         let message = format!("expected one of {listed}");
-        self.bad_value(node, path, message, nearest.map(|word| format!("did you mean \"{word}\"?")));
+        self.bad_value(
+            node,
+            path,
+            message,
+            nearest.map(|word| format!("did you mean \"{word}\"?")),
+        );
     }
 
     fn dialect(&mut self, node: &Node, path: &KeyPath, text: &str) {

@@ -51,7 +51,10 @@ pub(crate) enum Shape {
     /// A whole number from `.0` to `.1`.
     Int(i64, i64),
     /// A finite number, at least or above `.0`.
-    Number { above: f64, inclusive: bool },
+    Number {
+        above: f64,
+        inclusive: bool,
+    },
     /// One of these words.
     OneOf(&'static [&'static str]),
     List(&'static Shape),

@@ -223,7 +223,8 @@ mod tests {
         }
         let mut refused = 0;
         for value in samples(&Config::SHAPE) {
-            for wrong in [json!(-1), json!(0.5), json!(null), json!([[]]), json!("?"), json!(true)] {
+            for wrong in [json!(-1), json!(0.5), json!(null), json!([[]]), json!("?"), json!(true)]
+            {
                 let mut spoiled = Vec::new();
                 spoil(&value, &wrong, &mut spoiled);
                 for value in spoiled {

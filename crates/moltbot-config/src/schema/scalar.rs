@@ -158,7 +158,12 @@ mod tests {
 
     #[test]
     fn only_this_machine_may_be_spoken_to_in_clear() {
-        for url in ["https://a.example/x", "http://127.0.0.1:8080/t", "http://localhost", "http://[::1]:1/"] {
+        for url in [
+            "https://a.example/x",
+            "http://127.0.0.1:8080/t",
+            "http://localhost",
+            "http://[::1]:1/",
+        ] {
             assert!(is_secure_url(url), "{url}");
         }
         for url in [
