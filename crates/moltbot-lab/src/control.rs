@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use crate::errors::error_table;
 use crate::oauth::LoginSpec;
 use crate::plan::parse_plan;
+use crate::socket::Control;
 use crate::state::State;
-use crate::wire::{Aborted, Control, LabBody, Payload, Trace};
+use crate::wire::{Aborted, LabBody, Payload, Trace};
 
 const BODY_LIMIT: usize = 4 * 1024 * 1024;
 

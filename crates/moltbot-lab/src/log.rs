@@ -120,8 +120,11 @@ impl Record {
         let body = if body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&body)
-                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body)))
+            let mut value = serde_json::from_slice(&body)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body)));
+            // Once more: an escape (`\u0073k-ant-`) hides from the search in the raw text.
+            clean_value(&mut value);
+            value
         };
         LogEntry {
             number: self.number,
@@ -283,6 +286,21 @@ fn clean_body(body: &Bytes, holds_tokens: bool) -> Bytes {
     Bytes::from(clean_text(&String::from_utf8_lossy(body)))
 }
 
+fn clean_value(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains("sk-ant-") => *text = clean_text(text),
+        Value::Array(items) => items.iter_mut().for_each(clean_value),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(clean_value);
+            if fields.keys().any(|name| name.contains("sk-ant-")) {
+                let old = std::mem::take(fields);
+                fields.extend(old.into_iter().map(|(name, value)| (clean_text(&name), value)));
+            }
+        }
+        _ => {}
+    }
+}
+
 fn clean_fields(value: &mut Value) {
     const OPEN: [&str; 7] = [
         "grant_type",
@@ -329,6 +347,9 @@ mod tests {
         let target = format!("/v1/messages?key={KEY}");
         let record = log.open(&arrival(&headers, &target));
         log.set_body(&record, &Bytes::from(format!(r#"{{"system":"{KEY} x"}}"#)), false);
+        let hidden = log.open(&arrival(&headers, "/v1/messages"));
+        let escaped = KEY.replace("sk", "\\u0073k");
+        log.set_body(&hidden, &Bytes::from(format!(r#"{{"{escaped}":["{escaped}"]}}"#)), false);
         let token = log.open(&arrival(&headers, "/v1/oauth/token"));
         let body = r#"{"grant_type":"refresh_token","refresh_token":"opaque-FAKE-value"}"#;
         log.set_body(&token, &Bytes::from(body), true);
@@ -342,7 +363,7 @@ mod tests {
             format!("Bearer {} (api-key)", fingerprint(KEY))
         );
         assert_eq!(entry.body["system"], format!("{} x", fingerprint(KEY)));
-        assert_eq!(log.entries()[1].body["grant_type"], "refresh_token");
+        assert_eq!(log.entries()[2].body["grant_type"], "refresh_token");
     }
 
     #[test]

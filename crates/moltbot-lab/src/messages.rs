@@ -1,10 +1,11 @@
-//! Checks of `system`, `messages` and their blocks: roles, types, tool pairs, cache marks.
+//! Checks of `system`, `messages` and their blocks: roles, types, required and unknown fields.
 
 use serde_json::{Map, Value};
 
 use crate::errors::ApiError;
 use crate::models::Model;
-use crate::validate::{Client, extra, list};
+use crate::order::{marks, pairs};
+use crate::validate::{Client, extra};
 
 /// Checks everything that lies in blocks.
 pub(crate) fn check(
@@ -304,108 +305,70 @@ fn no_others(
     }
 }
 
-fn pairs(messages: &[Value]) -> Result<(), ApiError> {
-    let ids = |message: Option<&Value>, kind: &str, field: &str| -> Vec<String> {
-        let blocks = message.and_then(|message| message["content"].as_array());
-        blocks
-            .into_iter()
-            .flatten()
-            .filter(|block| block["type"] == kind)
-            .map(|block| block[field].as_str().unwrap_or("").to_owned())
-            .collect()
-    };
-    for (index, message) in messages.iter().enumerate() {
-        let asked = ids(Some(message), "tool_use", "id");
-        let answered = ids(messages.get(index + 1), "tool_result", "tool_use_id");
-        let missing: Vec<_> =
-            asked.iter().filter(|id| !answered.contains(id)).map(String::as_str).collect();
-        if !missing.is_empty() {
-            return Err(ApiError::invalid(format!(
-                "messages.{index}: `tool_use` ids were found without `tool_result` blocks \
-                 immediately after: {}. Each `tool_use` block must have a corresponding \
-                 `tool_result` block in the next message.",
-                missing.join(", ")
-            )));
-        }
-        let before = index.checked_sub(1).and_then(|before| messages.get(before));
-        let asked_before = ids(before, "tool_use", "id");
-        for (place, block) in message["content"].as_array().into_iter().flatten().enumerate() {
-            let id = block["tool_use_id"].as_str().unwrap_or("");
-            if block["type"] == "tool_result" && !asked_before.iter().any(|asked| asked == id) {
-                return Err(ApiError::invalid(format!(
-                    "messages.{index}.content.{place}: unexpected `tool_use_id` found in \
-                     `tool_result` blocks: {id}. Each `tool_result` block must have a \
-                     corresponding `tool_use` block in the previous message."
-                )));
-            }
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+    use serde_json::json;
 
-/// Collects `cache_control` values in cache order, with their paths.
-fn marks(fields: &Map<String, Value>) -> Result<(), ApiError> {
-    let mut found: Vec<(String, &Value)> = Vec::new();
-    for (index, tool) in list(fields, "tools").iter().enumerate() {
-        collect(&mut found, format!("tools.{index}"), tool);
+    fn judge(body: &Value, model: &str, client: &Client) -> Result<(), String> {
+        let fields = body.as_object().unwrap();
+        check(fields, client, models::find(model)).map_err(|error| error.message)
     }
-    for (index, block) in list(fields, "system").iter().enumerate() {
-        collect(&mut found, format!("system.{index}"), block);
-    }
-    for (index, message) in list(fields, "messages").iter().enumerate() {
-        for (place, block) in message["content"].as_array().into_iter().flatten().enumerate() {
-            let at = format!("messages.{index}.content.{place}");
-            for (inner, part) in block["content"].as_array().into_iter().flatten().enumerate() {
-                collect(&mut found, format!("{at}.content.{inner}"), part);
-            }
-            collect(&mut found, at, block);
-        }
-    }
-    if let Some(control) = fields.get("cache_control").filter(|value| !value.is_null()) {
-        found.push(("cache_control".to_owned(), control));
-    }
-    if found.len() > 4 {
-        let text = format!(
-            "A maximum of 4 blocks with cache_control may be provided. Found {}.",
-            found.len()
-        );
-        return Err(ApiError::invalid(text));
-    }
-    let mut short = false;
-    for (at, control) in found {
-        let Some(control) = control.as_object() else {
-            return Err(ApiError::invalid(format!("{at}: Input should be a valid dictionary")));
+
+    #[test]
+    fn a_system_turn_follows_a_user_turn() {
+        let body = |roles: &[&str]| {
+            let turns: Vec<Value> =
+                roles.iter().map(|role| json!({"role": role, "content": "x"})).collect();
+            json!({ "messages": turns })
         };
-        if control.get("type").is_none_or(|kind| kind != "ephemeral") {
-            return Err(ApiError::invalid(format!("{at}.type: Input should be 'ephemeral'")));
-        }
-        if let Some(name) =
-            control.keys().find(|name| !["type", "ttl", "scope"].contains(&name.as_str()))
-        {
-            return Err(extra(&format!("{at}.{name}")));
-        }
-        match control.get("ttl") {
-            None | Some(Value::Null) => short = true,
-            Some(ttl) if ttl == "5m" => short = true,
-            Some(ttl) if ttl == "1h" && !short => {}
-            Some(ttl) if ttl == "1h" => {
-                return Err(ApiError::invalid(format!(
-                    "{at}.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' \
-                     cache_control block. Note that blocks are processed in the following order: \
-                     `tools`, `system`, `messages`."
-                )));
-            }
-            Some(_) => {
-                let text = format!("{at}.ttl: Input should be '5m' or '1h'");
-                return Err(ApiError::invalid(text));
-            }
-        }
+        let says = |roles: &[&str]| judge(&body(roles), "", &Client::default());
+        assert_eq!(says(&["user", "system", "assistant", "user", "system"]), Ok(()));
+        assert!(says(&["system", "user"]).unwrap_err().contains("may not come first"));
+        let after = says(&["user", "assistant", "system"]).unwrap_err();
+        assert!(after.contains("must follow a user message"), "{after}");
+        assert!(says(&["assistant"]).unwrap_err().contains("first message"));
     }
-    Ok(())
-}
 
-fn collect<'a>(found: &mut Vec<(String, &'a Value)>, at: String, holder: &'a Value) {
-    if let Some(control) = holder.get("cache_control").filter(|value| !value.is_null()) {
-        found.push((format!("{at}.cache_control"), control));
+    #[test]
+    fn prefill_is_the_models_affair() {
+        let body = json!({"messages": [{"role": "user", "content": "q"},
+                                       {"role": "assistant", "content": "{"}]});
+        let says = |model| judge(&body, model, &Client::default());
+        assert_eq!(says("claude-opus-4-5"), Ok(()));
+        assert_eq!(says("unknown"), Ok(()));
+        assert!(says("claude-sonnet-5").unwrap_err().contains("prefill"));
+    }
+
+    #[test]
+    fn blocks_are_known_by_type_place_and_version() {
+        let says = |role: &str, block: Value, new_version: bool| {
+            let client = Client { new_version, ..Client::default() };
+            let body = json!({"messages": [
+                {"role": "user", "content": "q"}, {"role": role, "content": [block]}]});
+            judge(&body, "", &client)
+        };
+        let cited = json!({"type": "text", "text": "x", "citations": []});
+        assert_eq!(says("user", cited.clone(), false), Ok(()));
+        assert!(
+            says("user", cited, true)
+                .unwrap_err()
+                .ends_with("citations: Extra inputs are not permitted")
+        );
+        let source = json!({"type": "base64", "media_type": "application/pdf", "data": "AAAA"});
+        let file = json!({"type": "document", "source": source});
+        assert_eq!(says("assistant", file.clone(), false), Ok(()));
+        assert!(says("assistant", file, true).is_err());
+        let image = |data: &str| {
+            json!({"type": "image", "source":
+                {"type": "base64", "media_type": "image/png", "data": data}})
+        };
+        assert_eq!(says("user", image("AAAA"), true), Ok(()));
+        assert!(says("user", image("AAA"), true).unwrap_err().contains("base64"));
+        assert!(says("assistant", image("AAAA"), true).unwrap_err().contains("may not be"));
+        let extra = json!({"type": "text", "text": "x", "colour": 1});
+        let path = "messages.1.content.0.text.colour: Extra inputs are not permitted";
+        assert_eq!(says("user", extra, false).unwrap_err(), path);
     }
 }

@@ -253,6 +253,9 @@ mod tests {
         assert!(error.to_string().starts_with("faults.json5:3:"), "{error}");
         assert!(error.message.contains("modell"), "{error}");
         assert!(!error.message.contains(" at line"), "{error}");
+        let text = "[\n  {fault: {}},\n  {fault: {error: 1, redirect: 'x'}}]";
+        let error = parse_plan(text, "p").unwrap_err();
+        assert_eq!((error.line, error.path.as_str()), (3, "[1].fault"), "{error}");
         for (bad, says) in [
             ("{rules: 7}", "p:1:9: rules: expected opening bracket"),
             ("[{fault: {error: 99}}]", "no error 99"),

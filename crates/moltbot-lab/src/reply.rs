@@ -326,3 +326,75 @@ pub(crate) fn floor_boundary(text: &str, at: usize) -> usize {
     }
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(body: &Value, spec: Option<&ReplySpec>) -> Reply {
+        let model = crate::models::find(body["model"].as_str().unwrap_or(""));
+        Reply::make(body, &Prompt::measure(body), model, spec)
+    }
+
+    fn ask(text: &str) -> Value {
+        json!({"model": "claude-opus-4-5", "max_tokens": 1000,
+               "messages": [{"role": "user", "content": text}]})
+    }
+
+    #[test]
+    fn inputs_fit_their_schema() {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "minLength": 5, "maxLength": 6},
+                "when": {"type": "string", "format": "date"},
+                "count": {"type": ["integer", "null"], "minimum": -2},
+                "list": {"type": "array", "items": {"$ref": "#/$defs/item"}, "minItems": 2},
+                "either": {"anyOf": [{"const": 7}, {"type": "string"}]},
+            },
+            "$defs": {"item": {"type": "object", "properties": {"on": {"type": "boolean"}}}},
+        });
+        assert_eq!(
+            sample(&schema, &schema, 0),
+            json!({"name": "labla", "when": "2026-01-01", "count": -2,
+                   "list": [{"on": true}, {"on": true}], "either": 7})
+        );
+        let endless = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
+        assert!(sample(&endless, &endless, 0).is_object());
+    }
+
+    #[test]
+    fn a_model_that_always_thinks_omits_the_text_but_signs() {
+        let mut body = ask("hi");
+        body["model"] = json!("claude-opus-5-5");
+        let Block::Thinking { text, signature } = &reply(&body, None).blocks[0] else {
+            panic!("no thinking block");
+        };
+        assert!(text.is_empty() && !signature.is_empty());
+        body["thinking"] = json!({"type": "adaptive", "display": "summarized"});
+        let Block::Thinking { text, .. } = &reply(&body, None).blocks[0] else {
+            panic!("no thinking block");
+        };
+        assert!(text.contains("hi"));
+        assert_eq!(reply(&ask("hi"), None).blocks.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_said_without_room_and_characters_stay_whole() {
+        let mut body = ask("✓✓✓");
+        body["max_tokens"] = json!(0);
+        let warmed = reply(&body, None);
+        assert!(warmed.blocks.is_empty());
+        assert_eq!((warmed.stop_reason.as_str(), warmed.output_tokens), ("max_tokens", 0));
+        let spec = ReplySpec { text: Some("✓".into()), bytes: Some(10), ..Default::default() };
+        assert_eq!(reply(&ask("q"), Some(&spec)).blocks, [Block::Text("✓✓✓".into())]);
+    }
+
+    #[test]
+    fn a_schema_for_the_output_is_followed() {
+        let mut body = ask("q");
+        body["output_config"] = json!({"format": {"type": "json_schema", "schema":
+            {"type": "object", "properties": {"n": {"type": "integer"}}}}});
+        assert_eq!(reply(&body, None).blocks, [Block::Text("{\"n\":1}".into())]);
+    }
+}

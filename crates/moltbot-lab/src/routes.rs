@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::http::request::Parts;
@@ -20,9 +20,10 @@ use crate::limits::{Used, rfc3339};
 use crate::log::{Arrival, lock};
 use crate::plan::{ActivePlan, Seen};
 use crate::reply::Reply;
+use crate::socket::Control;
 use crate::state::{Identity, Prepared, State, json_bytes, raw_credential};
 use crate::validate::{Client, Op, content_type};
-use crate::wire::{Aborted, Control, LabBody, Payload, Trace};
+use crate::wire::{Aborted, LabBody, Payload, Trace};
 use crate::{control, models, oauth, sse};
 
 /// The service's limit for a request body.
@@ -78,13 +79,9 @@ pub(crate) async fn serve(
             request_id: &request_id,
         })
     }));
-    let body = match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let answer = Answer::error(&ApiError::named("too-large"), &request_id);
-            return Ok(finish(&state, &head, answer, None, None, &request_id, trace, &control));
-        }
-        Err(_) => return Err(Aborted),
+    let Some(body) = receive(body).await? else {
+        let answer = Answer::error(&ApiError::named("too-large"), &request_id);
+        return Ok(finish(&state, &head, answer, None, None, &request_id, trace, &control));
     };
     let tokens = path == "/v1/oauth/token";
     if let Some(record) = trace.record() {
@@ -121,6 +118,31 @@ pub(crate) async fn serve(
         stop_at(Point::Headers, fault, &control, &mut trace).await?;
     }
     Ok(finish(&state, &head, answer, who.ok().as_ref(), fault, &request_id, trace, &control))
+}
+
+/// Reads a request's body; `None` if it is too large.
+///
+/// What is too large is still read, within reason: closing on a client that is sending would cost
+/// it the reply.
+async fn receive(mut body: Incoming) -> Result<Option<Bytes>, Aborted> {
+    let (mut first, mut rest, mut length) = (Bytes::new(), BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Aborted)?.into_data() else { continue };
+        length += data.len();
+        if length > 4 * BODY_LIMIT {
+            break;
+        } else if length > BODY_LIMIT {
+            (first, rest) = (Bytes::new(), BytesMut::new());
+        } else if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok((length <= BODY_LIMIT).then(|| if rest.is_empty() { first } else { rest.freeze() }))
 }
 
 /// What a rule needs to see of a body.

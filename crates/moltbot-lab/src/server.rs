@@ -18,8 +18,8 @@ use crate::log::{LogEntry, lock};
 use crate::oauth::{self, Login};
 use crate::plan::{Plan, PlanError, parse_plan};
 use crate::routes;
+use crate::socket::{Control, Socket};
 use crate::state::{LabOptions, State};
-use crate::wire::{Control, Socket};
 
 /// A running lab. Dropping it closes the port and ends every connection.
 pub struct Lab {

@@ -1,6 +1,8 @@
 //! Request checks at the top level: headers, the body's fields, and what the model takes.
 //!
-//! The wording follows the service's where spec 09 E gives it. Messages are in `messages.rs`.
+//! Wording: spec 09 E where it has the body (8, 9, 17 to 23, 26); elsewhere the pattern of those,
+//! path first (`Field required`, `Input should be ..`, `Extra inputs are not permitted`). Clients
+//! must not depend on the latter. Messages and blocks are in `messages.rs` and `order.rs`.
 
 use hyper::HeaderMap;
 use serde_json::{Map, Value};
@@ -378,4 +380,89 @@ fn tools(fields: &Map<String, Value>, model: Option<&Model>) -> Result<(), ApiEr
 /// Returns the items of an array field, none if it is absent or null.
 pub(crate) fn list<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a [Value] {
     fields.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+    use serde_json::json;
+
+    fn judge(body_: &Value, betas: &[&str], op: Op) -> Result<(), String> {
+        let betas = betas.iter().map(|beta| (*beta).to_owned()).collect();
+        let client = Client { new_version: false, betas };
+        body(body_, &client, op, models::find).map_err(|error| error.message)
+    }
+
+    /// The fields a coding agent sends today (spec 08 W-2).
+    fn agent() -> Value {
+        json!({
+            "model": "claude-sonnet-5-5",
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "q", "cache_control":
+                    {"type": "ephemeral", "ttl": "1h"}}]},
+                {"role": "system", "content": "reminder"},
+            ],
+            "system": [{"type": "text", "text": "s"}],
+            "tools": [{"name": "Read", "description": "d", "input_schema": {"type": "object"}},
+                      {"type": "web_search_20260101", "name": "web_search", "max_uses": 3}],
+            "metadata": {"user_id": "{\"device_id\":\"d\"}"},
+            "max_tokens": 32000,
+            "thinking": {"type": "adaptive"},
+            "context_management": {"edits": []},
+            "output_config": {"effort": "medium"},
+            "stream": true,
+        })
+    }
+
+    #[test]
+    fn an_agents_request_passes_with_its_betas_only() {
+        let beta = ["context-management-2025-06-27", "lab-unheard-of-2030-01-01"];
+        assert_eq!(judge(&agent(), &beta, Op::Messages), Ok(()));
+        let lost = judge(&agent(), &[], Op::Messages).unwrap_err();
+        assert_eq!(lost, "context_management: Extra inputs are not permitted");
+        let bound = json!({"type": "adaptive", "block_binding": {}});
+        let mut body = agent();
+        body["thinking"] = bound;
+        let lost = judge(&body, &beta, Op::Messages).unwrap_err();
+        assert_eq!(lost, "thinking.adaptive.block_binding: Extra inputs are not permitted");
+        let controls = [beta[0], "thinking-binding-controls-2026-08-01"];
+        assert_eq!(judge(&body, &controls, Op::Messages), Ok(()));
+    }
+
+    #[test]
+    fn counting_takes_no_sampling_or_length() {
+        let mut body = agent();
+        let fields = body.as_object_mut().unwrap();
+        for name in ["metadata", "max_tokens", "stream"] {
+            fields.remove(name);
+        }
+        let beta = ["context-management-2025-06-27"];
+        assert_eq!(judge(&body, &beta, Op::CountTokens), Ok(()));
+        body["max_tokens"] = json!(1);
+        assert!(judge(&body, &beta, Op::CountTokens).is_err());
+    }
+
+    #[test]
+    fn models_take_their_own_thinking_and_tool_choice() {
+        let with = |model: &str, field: &str, value: Value| {
+            let mut body = json!({"model": model, "max_tokens": 4000,
+                "tools": [{"name": "t", "input_schema": {"type": "object"}}],
+                "messages": [{"role": "user", "content": "q"}]});
+            body[field] = value;
+            judge(&body, &[], Op::Messages)
+        };
+        let budget = |n: i64| json!({"type": "enabled", "budget_tokens": n});
+        assert_eq!(with("claude-opus-4-5", "thinking", budget(1024)), Ok(()));
+        assert!(with("claude-opus-4-5", "thinking", budget(1023)).unwrap_err().contains("1024"));
+        assert!(with("claude-opus-4-5", "thinking", budget(4000)).unwrap_err().contains("greater"));
+        let refused = with("claude-opus-5-5", "thinking", budget(1024)).unwrap_err();
+        assert_eq!(refused, "\"thinking.type.enabled\" is not supported for this model");
+        assert_eq!(with("unknown-model", "thinking", budget(1024)), Ok(()));
+        let forced = json!({"type": "tool", "name": "t"});
+        assert_eq!(with("claude-opus-5", "tool_choice", forced.clone()), Ok(()));
+        assert!(with("claude-opus-5-5", "tool_choice", forced).is_err());
+        let other = json!({"type": "tool", "name": "u"});
+        assert!(with("claude-opus-5", "tool_choice", other).unwrap_err().contains("'u' not found"));
+    }
 }

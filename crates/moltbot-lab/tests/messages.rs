@@ -298,3 +298,16 @@ fn models_are_listed_and_shown_and_other_paths_are_404() {
     let head = exchange(&lab, "HEAD", "/", &[], b"");
     assert_eq!((head.status, head.body.len()), (200, 0));
 }
+
+#[test]
+fn a_body_over_the_limit_is_413_in_the_edges_shape() {
+    let lab = lab("[]");
+    let mut body = hello();
+    body["messages"][0]["content"] = json!("x".repeat(33 * 1024 * 1024));
+    let reply = message(&lab, &body);
+    assert_eq!(reply.status, 413);
+    assert_eq!(
+        reply.json(),
+        json!({"error": {"type": "request_too_large", "message": "Request exceeds the maximum size"}})
+    );
+}
