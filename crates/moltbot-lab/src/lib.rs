@@ -68,6 +68,7 @@ mod socket;
 mod sse;
 mod state;
 mod thinking;
+mod tools;
 mod validate;
 mod wire;
 
