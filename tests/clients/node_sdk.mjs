@@ -26,7 +26,7 @@ const WEATHER = {
   input_schema: {
     type: "object",
     properties: { city: { type: "string" }, days: { type: "integer" } },
-    required: ["city"],
+    required: ["city", "days"],
   },
 };
 

@@ -23,7 +23,7 @@ WEATHER = {
     "input_schema": {
         "type": "object",
         "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-        "required": ["city"],
+        "required": ["city", "days"],
     },
 }
 

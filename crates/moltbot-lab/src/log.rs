@@ -280,10 +280,11 @@ fn clean_body(body: &Bytes, holds_tokens: bool) -> Bytes {
             ),
         };
     }
-    if !body.windows(7).any(|window| window == b"sk-ant-") {
+    let text = String::from_utf8_lossy(body);
+    if !text.contains("sk-ant-") {
         return body.clone();
     }
-    Bytes::from(clean_text(&String::from_utf8_lossy(body)))
+    Bytes::from(clean_text(&text))
 }
 
 fn clean_value(value: &mut Value) {

@@ -300,10 +300,15 @@ fn sample(schema: &Value, root: &Value, depth: usize) -> Value {
         }
         None if !schema["properties"].is_object() => Value::from("lab"),
         _ => {
+            // What is optional is left out; where nothing is required, everything is given.
+            let required = schema["required"].as_array().filter(|names| !names.is_empty());
+            let wanted =
+                |name: &String| required.is_none_or(|names| names.iter().any(|n| n == name));
             let properties = schema["properties"].as_object();
             let made: Map<String, Value> = properties
                 .into_iter()
                 .flatten()
+                .filter(|(name, _)| wanted(name))
                 .map(|(name, schema)| (name.clone(), next(schema)))
                 .collect();
             Value::Object(made)
@@ -359,6 +364,9 @@ mod tests {
             json!({"name": "labla", "when": "2026-01-01", "count": -2,
                    "list": [{"on": true}, {"on": true}], "either": 7})
         );
+        let picky = json!({"type": "object", "required": ["a"],
+                           "properties": {"a": {"type": "null"}, "b": {"type": "null"}}});
+        assert_eq!(sample(&picky, &picky, 0), json!({"a": null}));
         let endless = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
         assert!(sample(&endless, &endless, 0).is_object());
     }
