@@ -202,7 +202,9 @@ impl Registry {
             }
             for provider in plugin.providers {
                 let info: &'static ProviderInfo = Box::leak(Box::new(provider.info()));
-                claims.claim("provider", &info.id, plugin.id)?;
+                for id in std::iter::once(&info.id).chain(&info.legacy_ids) {
+                    claims.claim("provider", id, plugin.id)?;
+                }
                 providers.push(ProviderEntry { plugin, info, provider: *provider });
             }
         }
