@@ -5,6 +5,8 @@
 //! failure scopes, a store with two kinds of numbers, record ids and codes. Everything that
 //! passes between plugin and host here also passes through JSON.
 
+#![allow(clippy::unwrap_used, reason = "a sketch that fails should stop")]
+
 #[path = "sketches/api_key.rs"]
 mod api_key;
 #[path = "sketches/failure_scopes.rs"]
