@@ -4,3 +4,14 @@
 //! pseudo-terminal and the lab.
 
 mod support;
+
+mod agent;
+mod bad_input;
+mod choice;
+mod clients;
+mod models;
+mod onboard;
+mod secrets;
+mod state;
+mod transport;
+mod wizard;

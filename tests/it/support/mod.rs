@@ -1,9 +1,11 @@
 //! What every test needs: the binary, a sandbox to run it in, a terminal, a lab.
 
+mod lab;
 mod pty;
 mod sandbox;
 
-pub(crate) use pty::Terminal;
+pub(crate) use lab::{lab, messages, used};
+pub(crate) use pty::{Terminal, until};
 pub(crate) use sandbox::{Done, Sandbox, binary};
 
 /// A well-formed, obviously fake API key.

@@ -70,6 +70,21 @@ impl Terminal {
         }
     }
 
+    /// Waits until the screen is as wanted.
+    #[track_caller]
+    pub(crate) fn waits_until(&mut self, wanted: impl Fn(&str) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !wanted(&self.screen()) {
+            assert!(Instant::now() < until, "the screen stays:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Tells whether the program has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
     /// Returns the screen as text.
     pub(crate) fn screen(&self) -> String {
         self.seen.lock().expect("not poisoned").screen.screen().contents()
@@ -105,4 +120,14 @@ impl Drop for Terminal {
 fn duplicate(pty: &pty_process::blocking::Pty) -> std::fs::File {
     use std::os::fd::AsFd;
     std::fs::File::from(pty.as_fd().try_clone_to_owned().expect("a descriptor"))
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < end, "it did not come about");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

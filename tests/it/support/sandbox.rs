@@ -160,6 +160,12 @@ impl Sandbox {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     }
 
+    /// Puts an existing program on the `PATH` of the runs.
+    pub(crate) fn link_program(&self, name: &str, program: &str) {
+        let link = self.dir.path().join("bin").join(name);
+        std::os::unix::fs::symlink(program, link).expect("a link");
+    }
+
     /// Prepares a run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
