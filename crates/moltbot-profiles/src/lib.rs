@@ -1,1 +1,81 @@
-//! Per-agent credentials: store, order, cooldown and choice.
+//! Per-agent credentials: the store, and the pure rules for choosing, resting and renewing them.
+//!
+//! ```
+//! use moltbot_core::{Credential, Secret, Timestamp};
+//! use moltbot_profiles::{AuthRules, ChoiceInput, FileStore, ResolvedState, order};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("auth-profiles.json");
+//! let now = Timestamp::from_millis(1_790_000_000_000);
+//! let store = FileStore::new(path);
+//! store.update_blocking(now, |profiles| {
+//!     profiles.insert("acme:default", Credential::api_key("acme", Secret::new("FAKE")));
+//! })?;
+//!
+//! let profiles = store.load_blocking()?.profiles;
+//! let rules = AuthRules::default();
+//! let resolved = |_: &str, stored: &Credential| ResolvedState::stored(stored, false, now);
+//! let choice = order(&ChoiceInput::new(&profiles, &rules, "acme", &resolved, now));
+//! assert_eq!(choice.candidates[0].id, "acme:default");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Invariants
+//!
+//! - No clock, environment, network, home directory or runtime: `now` comes in as a value, and
+//!   the only files touched are those whose paths were given, and their lock files.
+//! - Nothing is written but by a token that owns the lock, and a store that cannot be understood
+//!   is never written at all. A reader never writes.
+//! - What a store holds beyond this version (members, kinds of credentials) is written back.
+//! - One agent's store is never read for another agent; [`copy_profiles`] is the one way, and
+//!   explicit (spec A-10, A-11).
+//! - The rules are pure: two processes with the same store, rules and time decide the same.
+//! - Deliberately absent: the journal of renewals and the log of generations. They will stand
+//!   beside [`FileStore`]; [`Store`] and [`Locked`] need no change for them.
+
+#![forbid(unsafe_code)]
+
+mod choice;
+mod copy;
+mod document;
+mod health;
+mod ids;
+mod legacy;
+mod lock;
+mod pin;
+mod punish;
+mod read;
+mod renew;
+mod rules;
+mod stats;
+mod store;
+mod store_file;
+mod text;
+mod write;
+
+pub use choice::{
+    Candidate, Choice, ChoiceInput, OrderSource, ResolvedState, SkipReason, Skipped, order,
+};
+pub use copy::{Copied, copy_profiles};
+pub use document::{Problem, Profiles};
+pub use health::{
+    Health, WARN_MS, WARN_REFRESHABLE_MS, display_name, health, label, provider_health,
+};
+pub use ids::{normalize_provider, profile_id};
+pub use legacy::LegacyFiles;
+pub use pin::{Pin, PinSource, SessionPin, repin};
+pub use punish::{GUESSED_CAP_MS, MEASURED_CAP_MS, punish, reward};
+pub use read::ParseError;
+pub use renew::{
+    AfterRefresh, EARLY_RENEWAL_MS, RenewPlan, WhyNot, after_failed_refresh, is_newer, renew_plan,
+    suggested_sibling,
+};
+pub use rules::{Accept, AuthRules, CooldownRules, ProfileRule};
+pub use stats::{Block, BlockKind, Blocked, MAX_MODELS, MODEL_MEMORY_MS, Stats, Unusable};
+pub use store::{Guard, Loaded, Locked, Store, StoreError};
+pub use store_file::{FileStore, LEGACY_FILE, LockedFile, OAUTH_FILE, STORE_FILE, Sleeper};
+pub use text::{
+    RepairHint, all_cooling_message, no_credentials_message, no_key_message,
+    no_key_resolved_message, not_configured_message, refresh_failed_message, remaining_text,
+    switched_message,
+};

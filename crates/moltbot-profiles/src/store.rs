@@ -1,0 +1,162 @@
+//! What every store can do, whatever it is made of.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use moltbot_core::{Revision, Timestamp};
+use thiserror::Error;
+
+use crate::{Profiles, remaining_text};
+
+/// Keeps the profiles of one agent. A file today; a database for several hosts would do.
+///
+/// Who wants to write takes the lock, gets the contents *and* the lock as one token, changes the
+/// contents and commits the token. There is no other way to write, so that no write can start
+/// from stale contents.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Names the store for people, e.g. its path.
+    fn name(&self) -> String;
+
+    /// Reads the contents; a missing store is empty. Never writes.
+    async fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// Waits for the lock, then reads the contents under it. `now` is recorded with the lock and
+    /// decides at the commit which statistics are over.
+    async fn lock(&self, now: Timestamp) -> Result<Locked, StoreError>;
+
+    /// Returns the present revision if it is another than `seen`. Cheap.
+    async fn watch(&self, seen: Revision) -> Result<Option<Revision>, StoreError>;
+}
+
+/// The lock of a store, held until dropped or committed.
+#[async_trait]
+pub trait Guard: Send {
+    /// Writes the contents as a whole and gives the lock back.
+    async fn commit(self: Box<Self>, profiles: Profiles) -> Result<Revision, StoreError>;
+}
+
+/// What was read from a store.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The contents.
+    pub profiles: Profiles,
+    /// Changes with every write.
+    pub revision: Revision,
+    /// Whether the store exists.
+    pub exists: bool,
+    /// The profiles that come from files of older versions and are not yet in the store.
+    pub imported: Vec<String>,
+    /// What the user should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The contents of a store together with its lock.
+///
+/// Dropping it gives the lock back without a write.
+pub struct Locked {
+    /// The contents, to be changed.
+    pub profiles: Profiles,
+    /// The profiles that the commit takes over from files of older versions.
+    pub imported: Vec<String>,
+    /// What the user should know, one sentence each.
+    pub notes: Vec<String>,
+    revision: Revision,
+    guard: Box<dyn Guard>,
+}
+
+impl Locked {
+    /// Makes a token; for stores.
+    pub fn new(loaded: Loaded, guard: Box<dyn Guard>) -> Self {
+        let Loaded { profiles, revision, imported, notes, .. } = loaded;
+        Self { profiles, imported, notes, revision, guard }
+    }
+
+    /// Returns the revision that was read.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Writes the contents and gives the lock back; on an error nothing has changed.
+    pub async fn commit(self) -> Result<Revision, StoreError> {
+        self.guard.commit(self.profiles).await
+    }
+}
+
+/// Why a store could not be read or written. Every message is one sentence with the path; none
+/// holds any content.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It is not what it should be: shown, nothing is written.
+    #[error("{place}: {what}; the file is left as it is, so mend it or move it aside")]
+    Invalid {
+        /// `path:line:column`.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// It cannot be read: shown, nothing is written.
+    #[error("cannot read {}: {what}", .path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why, and what to do.
+        what: String,
+    },
+    /// It cannot be written: shown.
+    #[error("cannot write {}: {what}", .path.display())]
+    Unwritable {
+        /// Which file.
+        path: PathBuf,
+        /// Why, and what that means for the content.
+        what: String,
+    },
+    /// Somebody else held the lock all the time: shown, nothing is written.
+    #[error("{}", locked(.path, *.pid, *.age_ms, *.waited_ms))]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who holds it, if it says so.
+        pid: Option<u32>,
+        /// For how long it has been held, if that is known.
+        age_ms: Option<i64>,
+        /// For how long was waited.
+        waited_ms: u64,
+    },
+    /// Somebody changed it without taking the lock: nothing is written, the caller may start anew.
+    #[error("{} was changed by another program in the middle of a change; try again", .path.display())]
+    Changed {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// Returns the code for `moltbot explain`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } | Self::Unreadable { .. } => "store-invalid",
+            Self::Unwritable { .. } => "store-unwritable",
+            Self::Locked { .. } | Self::Changed { .. } => "store-locked",
+        }
+    }
+}
+
+fn locked(path: &std::path::Path, pid: Option<u32>, age: Option<i64>, waited_ms: u64) -> String {
+    let holder = pid.map_or_else(|| "another process".to_string(), |pid| format!("process {pid}"));
+    let age = match age {
+        Some(age) if age < 60_000 => format!(" for {} s", age.max(0) / 1_000),
+        Some(age) => format!(" for {}", remaining_text(Some(age))),
+        None => String::new(),
+    };
+    let waited = match waited_ms {
+        short if short < 1_000 => format!("{short} ms"),
+        long => format!("{} s", long / 1_000),
+    };
+    format!(
+        "the credential store is in use: {} has been held by {holder}{age} and was not free within \
+         {waited}",
+        path.display()
+    )
+}
