@@ -198,10 +198,23 @@ fn why_no_profile(raw: &str, error: &serde_json::Error) -> String {
     }
 }
 
-/// Returns the message of a syntax error, which quotes nothing, without its position.
+/// Says in words what a syntax error is, without its position; none quotes anything.
 fn plain(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "it ends too early, as if cut off".into();
+    }
     let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_string()
+    let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    match message {
+        "key must be a string" => "a name in double quotes is missing",
+        "trailing characters" => "something follows the end of the object",
+        "trailing comma" => "there is a comma too many",
+        "expected value" => "a value is missing or misspelled",
+        "recursion limit exceeded" => "it is nested too deeply",
+        other if other.starts_with("control character") => "a text holds a control character",
+        other => other,
+    }
+    .to_string()
 }
 
 fn offset(text: &str, part: &str) -> usize {
