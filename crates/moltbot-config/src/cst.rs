@@ -19,6 +19,18 @@ pub(crate) fn set(text: &str, steps: &[Step], value: &Value) -> Result<String, S
     Ok(root.to_string())
 }
 
+/// Inserts a value before the first element of the array at `steps`.
+pub(crate) fn prepend(text: &str, steps: &[Step], value: &Value) -> Result<String, String> {
+    let root = parse(text)?;
+    let style = Style::of(&root);
+    let array = find(&root, steps).and_then(|found| found.value()?.as_array());
+    let Some(array) = array else {
+        return Err("what should take one more element is not an array".to_string());
+    };
+    style.apply(&array.insert(0, input(value)));
+    Ok(root.to_string())
+}
+
 /// Removes the value at `steps`, with the comments that belong to it.
 pub(crate) fn unset(text: &str, steps: &[Step]) -> Result<String, String> {
     let root = parse(text)?;

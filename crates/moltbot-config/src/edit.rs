@@ -104,6 +104,17 @@ impl<'a> Editor<'a> {
         self.apply(path, spot.file, text)
     }
 
+    /// Puts a value in front of the others of an array.
+    ///
+    /// # Errors
+    ///
+    /// As [`Editor::set`].
+    pub fn prepend(&mut self, path: &KeyPath, value: &Value) -> Result<(), ConfigError> {
+        let spot = self.document.place_to_write(path, false).map_err(|u| self.unclear(path, u))?;
+        let text = cst::prepend(&self.document.sources[spot.file].text, &spot.steps, value);
+        self.apply(path, spot.file, text)
+    }
+
     /// Removes a value; returns whether there was one.
     ///
     /// # Errors
@@ -135,28 +146,12 @@ impl<'a> Editor<'a> {
         let mut done = Vec::new();
         for legacy in legacy::find(&self.document.merged) {
             for step in legacy.moves {
-                match step {
-                    Move::Value { from, to } => {
-                        if self.get(&to).is_none() && self.relocate(&from, &to)? {
-                            done.push(format!("Moved {from} → {to}."));
-                        }
-                    }
-                    Move::Turn { from, to } => {
-                        for (to, value) in &to {
-                            if self.get(to).is_none() {
-                                self.set(to, value)?;
-                                done.push(format!("Moved {from} → {to}."));
-                            }
-                        }
-                        self.unset(&from)?;
-                    }
-                    Move::Drop { from } => {
-                        let empty =
-                            |value: Value| value.as_object().is_some_and(|map| map.is_empty());
-                        if self.get(&from).is_some_and(empty) {
-                            self.unset(&from)?;
-                        }
-                    }
+                match self.make_move(step) {
+                    Ok(sentences) => done.extend(sentences),
+                    // The new place is taken or spread over files: the old key stays and is
+                    // reported when the result is checked.
+                    Err(error) if error.issues().iter().all(|i| i.code == IssueCode::Edit) => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -241,6 +236,33 @@ impl<'a> Editor<'a> {
             files.push(real);
         }
         Ok(files)
+    }
+
+    fn make_move(&mut self, step: Move) -> Result<Vec<String>, ConfigError> {
+        let mut done = Vec::new();
+        match step {
+            Move::Value { from, to } => {
+                if self.get(&to).is_none() && self.relocate(&from, &to)? {
+                    done.push(format!("Moved {from} → {to}."));
+                }
+            }
+            Move::Turn { from, to } => {
+                for (to, value) in &to {
+                    if self.get(to).is_none() {
+                        self.set(to, value)?;
+                        done.push(format!("Moved {from} → {to}."));
+                    }
+                }
+                self.unset(&from)?;
+            }
+            Move::Drop { from } => {
+                let empty = |value: Value| value.as_object().is_some_and(|map| map.is_empty());
+                if self.get(&from).is_some_and(empty) {
+                    self.unset(&from)?;
+                }
+            }
+        }
+        Ok(done)
     }
 
     /// Moves a value within its file as it is written, else as a value.

@@ -66,9 +66,16 @@ impl Editor<'_> {
         }
         let order = KeyPath::keys(["auth", "order", profile.provider]);
         if let Some(Value::Array(ids)) = self.get(&order) {
-            let id = Value::from(profile.id);
-            let others = ids.into_iter().filter(|other| *other != id);
-            self.set(&order, &std::iter::once(id.clone()).chain(others).collect())?;
+            match ids.iter().position(|id| id == profile.id) {
+                None => self.prepend(&order, &Value::from(profile.id))?,
+                // Each place keeps its comments; only the ids change places.
+                Some(old) => {
+                    for at in (1..=old).rev() {
+                        self.set(&order.index(at), &ids[at - 1])?;
+                    }
+                    self.set(&order.index(0), &Value::from(profile.id))?;
+                }
+            }
         }
         Ok(())
     }
@@ -83,14 +90,14 @@ impl Editor<'_> {
         if let Some(Value::Object(all)) = self.get(&orders) {
             for (provider, ids) in all {
                 let Value::Array(ids) = ids else { continue };
-                let left: Vec<Value> = ids.iter().filter(|other| *other != id).cloned().collect();
-                if left.len() < ids.len() {
-                    let path = orders.key(provider);
+                let path = orders.key(provider);
+                let places: Vec<usize> = (0..ids.len()).rev().filter(|at| ids[*at] == id).collect();
+                if !ids.is_empty() && places.len() == ids.len() {
                     // An empty order means "none", which nobody asked for.
-                    if left.is_empty() {
-                        self.unset(&path)?;
-                    } else {
-                        self.set(&path, &Value::Array(left))?;
+                    self.unset(&path)?;
+                } else {
+                    for at in places {
+                        self.unset(&path.index(at))?;
                     }
                 }
             }

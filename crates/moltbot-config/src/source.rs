@@ -110,21 +110,18 @@ impl Source {
     }
 
     fn shown(&self, piece: Piece, range: &Range<usize>, part: &str) -> String {
+        let key = |quoted| self.is_key(range) && self.harmless_key(part, quoted);
         match piece {
             Piece::Comment => {
                 let mark: String = part.chars().take_while(|c| matches!(c, '/' | '*')).collect();
                 format!("{mark} …")
             }
-            Piece::Quoted
-                if self.is_key(range) && self.harmless(part.trim_matches(['"', '\''])) =>
-            {
-                part.to_string()
-            }
+            Piece::Quoted if key(true) => part.to_string(),
             Piece::Quoted => {
                 let quote = self.text[range.clone()].chars().next().unwrap_or('"');
                 format!("{quote}***{quote}")
             }
-            Piece::Word if self.harmless(part) => part.to_string(),
+            Piece::Word if key(false) || harmless_word(part) => part.to_string(),
             Piece::Word => "***".to_string(),
             _ => part.to_string(),
         }
@@ -136,13 +133,12 @@ impl Source {
             .is_some_and(|(piece, _)| piece == Piece::Colon)
     }
 
-    /// In a parsed file a name is a name. In a broken one it may be a value that lost its quotes.
-    fn harmless(&self, word: &str) -> bool {
-        let short = word.chars().count() <= 11;
-        self.parsed && word.chars().count() <= 80
-            || short && word.chars().all(|c| c.is_alphabetic() || "_$./\\*+-;=".contains(c))
-            || short && word.parse::<f64>().is_ok()
-            || schema::is_known_name(word)
+    /// In a file that parses a key is a key. In a broken one it may be a value that lost its quotes.
+    fn harmless_key(&self, key: &str, quoted: bool) -> bool {
+        let name = if quoted { key.trim_matches(['"', '\'']) } else { key };
+        self.parsed && name.chars().count() <= 80
+            || schema::is_known_name(name)
+            || harmless_word(name)
     }
 
     fn floor(&self, offset: usize) -> usize {
@@ -161,6 +157,17 @@ impl Unreadable {
     }
 }
 
+/// Tells whether a loose word may be shown: a literal, a short number, a few letters, a known key.
+/// A long number may be a password that lost its quotes.
+fn harmless_word(word: &str) -> bool {
+    let length = word.chars().count();
+    let letters = |c: char| c.is_alphabetic() || "_$./\\*+-;=".contains(c);
+    length <= 11 && word.chars().all(letters)
+        || length <= 6 && word.parse::<f64>().is_ok()
+        || length <= 6 && word.starts_with("0x")
+        || schema::is_known_name(word)
+}
+
 /// Words an operating system error as one sentence with the path and what to do.
 pub(crate) fn io_sentence(verb: &str, path: &Path, error: &io::Error) -> String {
     use io::ErrorKind as K;
@@ -170,7 +177,7 @@ pub(crate) fn io_sentence(verb: &str, path: &Path, error: &io::Error) -> String 
         K::PermissionDenied => {
             format!("cannot {verb} {path}: permission denied; check its owner and mode")
         }
-        K::IsADirectory => format!("{path} is a directory, not a file; move it away"),
+        K::IsADirectory => format!("{path} is a directory, not a file"),
         K::ReadOnlyFilesystem => format!("cannot {verb} {path}: the file system is read-only"),
         K::StorageFull | K::QuotaExceeded => format!("cannot {verb} {path}: the disk is full"),
         // The library's own name for this kind is not stable yet.
@@ -237,6 +244,19 @@ mod tests {
             assert!(!line.contains("FAKE"), "{line}");
             assert!(line.contains("apiKey"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_worded() {
+        use io::ErrorKind as K;
+        let word = |kind: K| io_sentence("write", Path::new("/x"), &kind.into());
+        assert_eq!(
+            word(K::PermissionDenied),
+            "cannot write /x: permission denied; check its owner and mode"
+        );
+        assert_eq!(word(K::ReadOnlyFilesystem), "cannot write /x: the file system is read-only");
+        assert_eq!(word(K::StorageFull), "cannot write /x: the disk is full");
+        assert_eq!(word(K::IsADirectory), "/x is a directory, not a file");
     }
 
     #[test]

@@ -300,7 +300,7 @@ fn syntax_issue(source: &Source, error: &json5::Error) -> Issue {
         Some(C::ExpectedClosingBrace) => "expected `,` or `}`",
         Some(C::ExpectedClosingBracket) => "expected `,` or `]`",
         Some(C::ExpectedColon) => "expected `:` after the key",
-        Some(C::ExpectedComma) => "expected `,`",
+        Some(C::ExpectedComma) => "expected `,` before this",
         Some(C::ExpectedComment) => "a single `/`: a comment begins with `//` or `/*`",
         Some(C::ExpectedIdentifier | C::InvalidKey) => {
             "expected a key: one with other characters than letters, digits, `_` and `$` needs quotes"
@@ -315,12 +315,20 @@ fn syntax_issue(source: &Source, error: &json5::Error) -> Issue {
         // The library's own words for a number or an escape; they name no text from the file.
         None => "this number or escape is not valid",
     };
-    let end = source.text.len();
-    let at = error.position().map_or(end, |position| offset_of(&source.text, position));
+    // The end of the text is where something is missing; what was open there is said below.
+    let end = source.text.trim_end().len();
+    let at_end = error.code().is_some_and(|code| format!("{code:?}").starts_with("Eof"));
+    let position = error.position().filter(|_| !at_end);
+    let at = position.map_or(end, |position| offset_of(&source.text, position));
+    let message = if source.text[..at].trim().is_empty() && end > 0 {
+        "expected `{`: the document is one JSON5 object"
+    } else {
+        message
+    };
     let next = source.text[at..].chars().next().map_or(0, char::len_utf8);
     let issue =
         Issue::new(IssueCode::Syntax, KeyPath::root(), message).stands_in(source, at..at + next);
-    match lex::unclosed(&source.text).filter(|_| at == end) {
+    match lex::unclosed(&source.text).filter(|_| at_end) {
         Some(open) => {
             let (line, column) = source.place(open);
             let bracket = &source.text[open..=open];
