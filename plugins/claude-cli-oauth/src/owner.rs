@@ -1,8 +1,6 @@
 //! Looks where Claude Code keeps its login, and says in words what is there.
 
-use moltbot_core::{
-    AuthError, Credential, CredentialState, Cx, FileProblem, Run, Timestamp,
-};
+use moltbot_core::{AuthError, Credential, CredentialState, Cx, FileProblem, Run, Timestamp};
 
 use crate::login_file::LoginFile;
 use crate::offer;
