@@ -282,7 +282,7 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
         }
     }
     if !explicit {
-        ready.sort_by(|(a, _), (b, _)| a.cmp(b));
+        ready.sort_by_key(|(rank, _)| *rank);
     }
     cooling.sort_by_key(|(_, candidate)| candidate.blocked.as_ref().map(|blocked| blocked.until));
     let hidden = hide(input, &provider, from, &seen, &mut skipped);

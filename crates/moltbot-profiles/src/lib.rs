@@ -51,6 +51,7 @@ mod stats;
 mod store;
 mod store_file;
 mod text;
+mod wire;
 mod write;
 
 pub use choice::{

@@ -1,19 +1,16 @@
 //! Reads a store's text. Sections are read strictly, their members leniently: a member that
 //! cannot be understood is kept as text, so that nothing is lost at the next write.
 
-use std::fmt;
-
 use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
-use moltbot_core::{Credential, CredentialKind, Secret, Timestamp};
-use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use moltbot_core::{Credential, Secret};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::Stats;
 use crate::document::{Entry, Profiles};
-use crate::{Block, Stats};
+use crate::wire::{self, CredentialWire, OrderWire, Pairs, StatsWire};
 
 /// Says where a store's text is wrong, and how, without any of its content.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -39,6 +36,15 @@ impl Profiles {
         if text.trim().is_empty() {
             return Err(at(text, 0, "the file is empty, where a JSON object should be"));
         }
+        match wire::strict(text) {
+            Some(document) => Ok(document),
+            None => Self::parse_leniently(text),
+        }
+    }
+
+    /// Reads a store that is not perfect, slower: keeps what cannot be understood, or says what
+    /// is wrong. Gives the same as [`wire::strict`] where that succeeds.
+    fn parse_leniently(text: &str) -> Result<Self, ParseError> {
         let mut document = Self::default();
         let mut seen: Vec<String> = Vec::new();
         for (name, value) in pairs(text, text, "the store")? {
@@ -101,7 +107,7 @@ pub(crate) fn profile(raw: &str) -> Result<Credential, String> {
         Ok(wire) => wire.0,
         Err(error) => return Err(why_no_profile(raw, &error)),
     };
-    if matches!(credential.kind, CredentialKind::None | CredentialKind::Other(_)) {
+    if !wire::is_known(&credential.kind) {
         return Err("its type is none of api_key, oauth, token".into());
     }
     if credential.provider.trim().is_empty() {
@@ -148,10 +154,10 @@ fn section<T>(
 }
 
 fn order(raw: &str) -> Result<Vec<String>, String> {
-    let list: Vec<serde_json::Value> =
-        serde_json::from_str(raw).map_err(|_| "it is not a list of profile ids")?;
-    let ids = list.iter().filter_map(|id| id.as_str()).map(str::trim);
-    Ok(ids.filter(|id| !id.is_empty()).map(str::to_string).collect())
+    match serde_json::from_str::<OrderWire>(raw) {
+        Ok(wire) => Ok(wire.0),
+        Err(_) => Err("it is not a list of profile ids".into()),
+    }
 }
 
 fn last_good(raw: &str) -> Result<String, String> {
@@ -159,10 +165,10 @@ fn last_good(raw: &str) -> Result<String, String> {
 }
 
 fn stats(raw: &str) -> Result<Stats, String> {
-    let mut source = serde_json::Deserializer::from_str(raw);
-    StatsSeed { inner: false }
-        .deserialize(&mut source)
-        .map_err(|_| "it has not the shape of statistics".into())
+    match serde_json::from_str::<StatsWire>(raw) {
+        Ok(wire) => Ok(wire.0),
+        Err(_) => Err("it has not the shape of statistics".into()),
+    }
 }
 
 /// Says what is wrong with a profile that could not be read; slow, for the rare case.
@@ -228,223 +234,54 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (line, offset - start + 1)
 }
 
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moltbot_core::Timestamp;
+    use proptest::prelude::*;
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = Vec<(String, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    list.push(member);
-                }
-                Ok(list)
-            }
-        }
-
-        deserializer.deserialize_map(Members).map(Self)
-    }
-}
-
-/// Reads a [`Credential`] several times faster than its own `Deserialize`, which has to buffer
-/// every member for the flattened rest.
-struct CredentialWire(Credential);
-
-impl<'de> Deserialize<'de> for CredentialWire {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = CredentialWire;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a profile")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut read = Credential::new(CredentialKind::None, "");
-                let mut seen = 0_u32;
-                let (mut kind, mut provider) = (None, None);
-                while let Some(name) = map.next_key::<Key<'de>>()? {
-                    let bit = match name.as_str() {
-                        "type" => set(&mut kind, &mut map, 0)?,
-                        "provider" => set(&mut provider, &mut map, 1)?,
-                        "key" => set(&mut read.key, &mut map, 2)?,
-                        "token" => set(&mut read.token, &mut map, 3)?,
-                        "access" => set(&mut read.access, &mut map, 4)?,
-                        "refresh" => set(&mut read.refresh, &mut map, 5)?,
-                        "expires" => {
-                            let raw: &RawValue = map.next_value()?;
-                            read.expires = time(raw.get()).map_err(A::Error::custom)?;
-                            1 << 6
-                        }
-                        "email" => set(&mut read.email, &mut map, 7)?,
-                        "method" => set(&mut read.method, &mut map, 8)?,
-                        "source" => set(&mut read.source, &mut map, 9)?,
-                        other => {
-                            let value = map.next_value()?;
-                            if read.rest.insert(other.to_string(), value).is_some() {
-                                return Err(A::Error::custom("twice"));
-                            }
-                            0
-                        }
-                    };
-                    if seen & bit != 0 {
-                        return Err(A::Error::custom("twice"));
-                    }
-                    seen |= bit;
-                }
-                read.kind = kind.ok_or_else(|| A::Error::missing_field("type"))?;
-                read.provider = provider.ok_or_else(|| A::Error::missing_field("provider"))?;
-                Ok(CredentialWire(read))
+    proptest! {
+        /// The quick way and the lenient one agree wherever the quick one takes a text.
+        #[test]
+        fn both_ways_read_the_same(
+            parts in prop::collection::vec((0_usize..5, 0_usize..12), 0..8)
+        ) {
+            let sections = ["profiles", "order", "lastGood", "usageStats", "more"];
+            let values = [
+                r#"{"a:b": {"type":"api_key","provider":"a","key":"FAKE","x":[1,{"y":2}]}}"#,
+                r#"{"a:c": {"type":"token","provider":" A ","token":"FAKE","expires":1.5}}"#,
+                r#"{"a:d": {"type":"none","provider":"a"}}"#,
+                r#"{"a:e": {"type":"oauth","provider":" ","access":"FAKE"}}"#,
+                r#"{"a": [" a:b ", "", 5], "b": []}"#,
+                r#"{"a": "a:b"}"#,
+                r#"{"a:b": {"errorCount": 1.5, "failureCounts": {"x": 2}, "models": {"m": {"models": 1}}}}"#,
+                r#"{"a:b": {"lastUsed": null, "models": null, "account": "o", "z": 1}}"#,
+                r#"{"a:b": {"errorCount": "x"}}"#,
+                r#"{"twice": 1, "twice": 2}"#,
+                "7",
+                "{}",
+            ];
+            let members: Vec<String> = parts
+                .iter()
+                .map(|(section, value)| format!("{:?}: {}", sections[*section], values[*value]))
+                .collect();
+            let text = format!("{{\"version\": 1{}{}}}",
+                if members.is_empty() { "" } else { ", " }, members.join(", "));
+            let now = Timestamp::from_millis(5);
+            if let Some(strict) = wire::strict(&text) {
+                let lenient = Profiles::parse_leniently(&text).expect("the strict one took it");
+                prop_assert!(strict.problems().is_empty() && lenient.problems().is_empty());
+                let texts = (strict.to_json(now), lenient.to_json(now));
+                prop_assert_eq!(texts.0.expose(), texts.1.expose());
+                prop_assert_eq!(strict.by_provider, lenient.by_provider);
             }
         }
-
-        deserializer.deserialize_map(Members)
-    }
-}
-
-/// Reads statistics; with `inner`, those of one model.
-struct StatsSeed {
-    inner: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for StatsSeed {
-    type Value = Stats;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Stats, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StatsSeed {
-    type Value = Stats;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("statistics")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Stats, A::Error> {
-        let mut read = Stats::default();
-        while let Some(name) = map.next_key::<Key<'de>>()? {
-            let whole: &mut Block = &mut read.whole;
-            match name.as_str() {
-                "lastUsed" => whole.last_used = map.next_value()?,
-                "errorCount" => whole.error_count = map.next_value::<Option<Count>>()?.number(),
-                "cooldownUntil" => whole.cooldown_until = map.next_value()?,
-                "disabledUntil" => whole.disabled_until = map.next_value()?,
-                "disabledReason" => whole.disabled_reason = map.next_value()?,
-                "failureCounts" => {
-                    let counts: Option<IndexMap<String, Count>> = map.next_value()?;
-                    let counts = counts.into_iter().flatten();
-                    whole.failure_counts = counts.map(|(name, n)| (name, n.0)).collect();
-                }
-                "lastFailureAt" => whole.last_failure_at = map.next_value()?,
-                "account" if !self.inner => read.account = map.next_value()?,
-                "models" if !self.inner => {
-                    let models: Option<IndexMap<String, ModelWire>> = map.next_value()?;
-                    let models = models.into_iter().flatten();
-                    read.models = models.map(|(model, wire)| (model, wire.0)).collect();
-                }
-                other => {
-                    whole.rest.insert(other.to_string(), map.next_value()?);
-                }
-            }
-        }
-        Ok(read)
+    #[test]
+    fn a_sound_store_is_read_the_quick_way() {
+        let text = r#"{"version":1,"profiles":{"a:b":{"type":"api_key","provider":"a","key":"FAKE"}},
+            "order":{"a":["a:b"]},"lastGood":{"a":"a:b"},"usageStats":{"a:b":{"lastUsed":1}},"x":[]}"#;
+        assert_eq!(wire::strict(text).expect("sound").len(), 1);
     }
-}
-
-struct ModelWire(Block);
-
-impl<'de> Deserialize<'de> for ModelWire {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        StatsSeed { inner: true }.deserialize(deserializer).map(|stats| Self(stats.whole))
-    }
-}
-
-/// A counter: any number, cut to what fits.
-struct Count(u32);
-
-trait Number {
-    fn number(self) -> u32;
-}
-
-impl Number for Option<Count> {
-    fn number(self) -> u32 {
-        self.map_or(0, |count| count.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // `as` saturates at both ends.
-        f64::deserialize(deserializer).map(|number| Self(number as u32))
-    }
-}
-
-/// A member's name, borrowed unless it holds escapes.
-enum Key<'a> {
-    Borrowed(&'a str),
-    Owned(String),
-}
-
-impl Key<'_> {
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Borrowed(text) => text,
-            Self::Owned(text) => text,
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-
-        impl<'de> Visitor<'de> for Name {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Key::Borrowed(text))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Key::Owned(text.to_string()))
-            }
-        }
-
-        deserializer.deserialize_str(Name)
-    }
-}
-
-fn set<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
-    field: &mut Option<T>,
-    map: &mut A,
-    bit: u32,
-) -> Result<u32, A::Error> {
-    *field = map.next_value()?;
-    Ok(1 << bit)
-}
-
-/// Reads a time; what is too large for a float means never.
-fn time(raw: &str) -> Result<Option<Timestamp>, &'static str> {
-    if raw == "null" {
-        return Ok(None);
-    }
-    raw.parse::<f64>()
-        .map(|millis| Some(Timestamp::from_millis(millis as i64)))
-        .map_err(|_| "not a number")
 }

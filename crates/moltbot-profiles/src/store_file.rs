@@ -401,8 +401,10 @@ fn read_text(path: &Path) -> Result<Option<(Secret, Metadata)>, StoreError> {
         if revision(Some(&before)) != revision(Some(&after)) {
             continue;
         }
-        let text = std::str::from_utf8(&bytes).map_err(|error| {
-            let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+            let end = error.utf8_error().valid_up_to();
+            let bytes = Zeroizing::new(error.into_bytes());
+            let good = Zeroizing::new(String::from_utf8_lossy(&bytes[..end]).into_owned());
             invalid(path, &read::at(&good, good.len(), "the text is not UTF-8"))
         })?;
         return Ok(Some((Secret::new(text), after)));

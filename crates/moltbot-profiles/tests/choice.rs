@@ -1,5 +1,7 @@
 //! The rules of choice, one scenario each: a store's text in, the order out.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use moltbot_core::{Credential, CredentialKind, CredentialState, Timestamp};
 use moltbot_profiles::{
     AuthRules, Choice, ChoiceInput, OrderSource, Pin, PinSource, ProfileRule, Profiles,

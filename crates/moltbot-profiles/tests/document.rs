@@ -1,5 +1,7 @@
 //! The text of a store: malformed samples with their messages, and round trips.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::path::PathBuf;
 
 use moltbot_core::Timestamp;

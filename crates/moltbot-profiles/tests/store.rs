@@ -1,5 +1,7 @@
 //! The file store on a real file system: modes, links, locks, writers side by side, bad paths.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
