@@ -7,8 +7,8 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
-use crate::keypath::{KeyPath, is_deceptive};
-use crate::source::Source;
+use crate::keypath::{KeyPath, Step, is_deceptive};
+use crate::source::{Source, looks_secret};
 
 /// How many issues are kept; a file that is all wrong needs no more to say so.
 const MAX_ISSUES: usize = 50;
@@ -208,7 +208,7 @@ impl Issue {
     }
 
     fn headline(&self) -> String {
-        let (path, message) = (self.path.to_string(), printable(&self.message));
+        let (path, message) = (self.shown_path(), printable(&self.message));
         // Some fixed sentences end with the path already.
         if path.is_empty() || message.ends_with(&path) {
             message
@@ -217,9 +217,18 @@ impl Issue {
         }
     }
 
+    /// The path, without a key that is itself a credential.
+    fn shown_path(&self) -> String {
+        let steps = self.path.steps().iter().map(|step| match step {
+            Step::Key(key) if looks_secret(key) => Step::Key("sk-***".to_string()),
+            step => step.clone(),
+        });
+        KeyPath::from(steps.collect::<Vec<_>>()).to_string()
+    }
+
     fn json(&self) -> Value {
         json!({
-            "path": self.path.to_string(),
+            "path": self.shown_path(),
             "message": self.message,
             "code": self.code.as_str(),
             "file": self.file,

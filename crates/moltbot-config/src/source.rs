@@ -121,7 +121,11 @@ impl Source {
                 let quote = self.text[range.clone()].chars().next().unwrap_or('"');
                 format!("{quote}***{quote}")
             }
-            Piece::Word if key(false) || harmless_word(part) => part.to_string(),
+            Piece::Word if key(false) => part.to_string(),
+            Piece::Word if schema::is_known_name(part) => part.to_string(),
+            Piece::Word if harmless_word(part) && (self.parsed || self.stands_alone(range)) => {
+                part.to_string()
+            }
             Piece::Word => "***".to_string(),
             _ => part.to_string(),
         }
@@ -136,9 +140,19 @@ impl Source {
     /// In a file that parses a key is a key. In a broken one it may be a value that lost its quotes.
     fn harmless_key(&self, key: &str, quoted: bool) -> bool {
         let name = if quoted { key.trim_matches(['"', '\'']) } else { key };
+        if looks_secret(name) {
+            return false;
+        }
         self.parsed && name.chars().count() <= 80
             || schema::is_known_name(name)
             || harmless_word(name)
+    }
+
+    /// In a broken file a value without quotes may fall apart into words that touch each other.
+    fn stands_alone(&self, range: &Range<usize>) -> bool {
+        let ends = |c: char| c.is_whitespace() || "{}[]:,".contains(c);
+        self.text[..range.start].chars().next_back().is_none_or(ends)
+            && self.text[range.end..].chars().next().is_none_or(ends)
     }
 
     fn floor(&self, offset: usize) -> usize {
@@ -155,6 +169,11 @@ impl Unreadable {
         let missing = error.kind() == io::ErrorKind::NotFound;
         Self { message: io_sentence("read", path, error), missing, nul: None }
     }
+}
+
+/// Tells whether a key is itself shaped like a credential, pasted where it does not belong.
+pub(crate) fn looks_secret(key: &str) -> bool {
+    key.trim_start().starts_with("sk-")
 }
 
 /// Tells whether a loose word may be shown: a literal, a short number, a few letters, a known key.

@@ -47,7 +47,7 @@ impl Lock {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|error| fail(&path, &error))?;
+            .map_err(|error| ConfigError::io(config, io_sentence("write in", dir, &error)))?;
         let mut waited = 0;
         loop {
             match file.try_lock() {

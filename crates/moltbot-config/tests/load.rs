@@ -189,6 +189,17 @@ fn a_long_string_is_fine_and_a_deep_file_is_not() {
 }
 
 #[test]
+fn the_excerpt_of_a_long_line_is_short() {
+    let keys: String = (0..20_000).map(|n| format!("key{n}: {n}, ")).collect();
+    let error = World::new(&format!("{{ channels: {{ {keys} }}, nope: {{ {keys} }} }}"))
+        .load()
+        .unwrap_err();
+    assert_eq!(error.issues().len(), 1);
+    assert!(error.to_string().len() < 1_000, "{}", error.to_string().len());
+    assert!(error.to_string().contains("nope: {"), "{error}");
+}
+
+#[test]
 fn what_stands_in_place_of_the_file() {
     let world = World::empty();
     fs::create_dir(&world.file).unwrap();
@@ -301,6 +312,33 @@ proptest::proptest! {
             let _ = (error.to_string(), error.to_json());
         }
         let _ = shell_import(&world.input());
+    }
+
+    /// A secret stays hidden wherever a mistake puts it: no twelve characters of it in any error.
+    #[test]
+    fn no_error_repeats_a_secret(text in configuration(), at in 0_usize..400, form in 0_usize..8) {
+        const SECRET: &str = "sk-ant-api03-Zq8Xw2Lm_N4pRt6Vy-Kd7Fh3Js5Gb";
+        let secret = match form {
+            0 => format!("'{SECRET}'"),
+            1 => format!("\"{SECRET}"),
+            2 => format!("{SECRET}'"),
+            3 => format!(" // {SECRET}\n"),
+            4 => format!("'{SECRET}': "),
+            5 => format!("{{ apiKey: {SECRET} }}"),
+            6 => format!("'{SECRET}' '{SECRET}'"),
+            _ => SECRET.to_string(),
+        };
+        let mut text = text.replace("$include", "include");
+        let at = text.char_indices().map(|(at, _)| at).nth(at).unwrap_or(text.len());
+        text.insert_str(at, &secret);
+        let world = World::new(&text);
+        if let Err(error) = world.load() {
+            let shown = format!("{error}\n{}", error.to_json());
+            for piece in SECRET.as_bytes().windows(12) {
+                let piece = std::str::from_utf8(piece).unwrap();
+                proptest::prop_assert!(!shown.contains(piece), "{piece} in {shown}\nfor {text}");
+            }
+        }
     }
 
     #[test]
