@@ -1,6 +1,7 @@
 //! The contents of one store: profiles, explicit orders, last good ones, statistics.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use indexmap::IndexMap;
 use moltbot_core::{Credential, Failure, Secret, Timestamp};
@@ -325,6 +326,15 @@ impl Profiles {
                 }
             }
         }
+    }
+}
+
+impl fmt::Debug for Profiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profiles")
+            .field("profiles", &self.len())
+            .field("problems", &self.problems().len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every store can do, whatever it is made of.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -37,7 +38,7 @@ pub trait Guard: Send {
 }
 
 /// What was read from a store.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The contents.
     pub profiles: Profiles,
@@ -63,6 +64,12 @@ pub struct Locked {
     pub notes: Vec<String>,
     revision: Revision,
     guard: Box<dyn Guard>,
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locked").field("profiles", &self.profiles).finish_non_exhaustive()
+    }
 }
 
 impl Locked {

@@ -1,5 +1,6 @@
 //! A store in one file: whole writes, one writer at a time, never a torn or lost content.
 
+use std::fmt;
 use std::fs::{File, Metadata, Permissions};
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
@@ -214,6 +215,12 @@ impl FileStore {
         let Loaded { profiles, revision, imported, notes, .. } = loaded;
         let guard = FileGuard { real, text, revision, spent, now, _lock: lock };
         Ok(LockedFile { profiles, imported, notes, guard })
+    }
+}
+
+impl fmt::Debug for LockedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockedFile").field("profiles", &self.profiles).finish_non_exhaustive()
     }
 }
 

@@ -106,6 +106,14 @@ fn upstreams_example_is_written_as_it_was_read() {
 }
 
 #[test]
+fn debug_shows_no_content() {
+    let text = r#"{"profiles":{"a:b":{"type":"api_key","provider":"a","key":"FAKE","x":"FAKE"},
+        "a:c":"FAKE"},"usageStats":{"a:b":{"x":"FAKE"}},"x":"FAKE"}"#;
+    let debug = format!("{:?}", Profiles::parse(text).unwrap());
+    assert_eq!(debug, "Profiles { profiles: 1, problems: 1, .. }");
+}
+
+#[test]
 fn lists_are_cleaned_and_empty_ones_dropped() {
     let text = r#"{"version": 1.0, "profiles": {}, "lastGood": {"acme": 5},
         "order": {"acme": [" a ", "", 5, "b"], "none": [], "odd": "a"}, "usageStats": {}}"#;
