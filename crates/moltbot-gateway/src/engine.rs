@@ -1,0 +1,301 @@
+//! The way from a chat to a reply, for one agent: what every door calls.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use moltbot_config::{AgentId, Config, Env};
+use moltbot_core::{
+    AuthError, Credential, Cx, Event, Finding, Login, OfferEntry, ProviderEntry, Registry,
+    Timestamp,
+};
+use moltbot_profiles::{AuthRules, Choice, Pin, Profiles, Store};
+
+use crate::clock::Clock;
+use crate::error::ChatError;
+use crate::front::Front;
+use crate::host::HostParts;
+use crate::http::{Http, Limits, Vars};
+use crate::methods::{Methods, auth_rules};
+use crate::model::{ModelRef, Models};
+use crate::record::Record;
+use crate::renew::{Flights, Refreshed, renew};
+use crate::request::{ChatReply, ChatRequest};
+use crate::run::Run;
+use crate::select::{ProfileView, Selection};
+use crate::setup::{ProviderSetup, Providers};
+use crate::source::{Source, other_sources};
+
+/// Everything an engine is made of.
+pub struct EngineParts {
+    /// What this build can do.
+    pub registry: &'static Registry,
+    /// The checked config.
+    pub config: Arc<Config>,
+    /// The environment, its layers in order.
+    pub env: Env,
+    /// The user's home directory, for `~`.
+    pub home: Option<PathBuf>,
+    /// For which agent.
+    pub agent: AgentPaths,
+    /// That agent's own store.
+    pub store: Arc<dyn Store>,
+    /// Where a person may be.
+    pub front: Arc<dyn Front>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// With it every provider is asked at this address, which must be on this machine.
+    pub lab_base_url: Option<String>,
+    /// Time limits.
+    pub limits: Limits,
+}
+
+/// Where an agent keeps what is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentPaths {
+    /// Its id.
+    pub id: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its credentials.
+    pub store: PathBuf,
+    /// Its conversations.
+    pub sessions: PathBuf,
+}
+
+/// Chooses credentials, renews them, sends chats, fails over, and says why.
+///
+/// Making one touches no disk, network or clock.
+pub struct Engine {
+    pub(crate) registry: &'static Registry,
+    pub(crate) config: Arc<Config>,
+    pub(crate) env: Env,
+    pub(crate) agent: AgentPaths,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) host: HostParts,
+    pub(crate) limits: Limits,
+    pub(crate) providers: Arc<Providers>,
+    pub(crate) models: Models,
+    pub(crate) rules: AuthRules,
+    flights: Flights,
+    /// Models that a service was too busy for, and until when they are passed over.
+    busy: Mutex<HashMap<ModelRef, Timestamp>>,
+}
+
+impl Engine {
+    /// Puts an engine together.
+    pub fn new(parts: EngineParts) -> Self {
+        let EngineParts { registry, config, env, home, agent, store, front, clock, .. } = parts;
+        let lab = parts.lab_base_url.as_deref();
+        let providers = Arc::new(Providers::new(registry, &config, lab));
+        let id = AgentId::normalize(&agent.id);
+        let models = Models::new(providers.clone(), &config, &id);
+        let rules = auth_rules(&config, registry);
+        let variables = env.clone();
+        let vars: Vars =
+            Arc::new(move |name| variables.get(name).map(|(value, _)| value.to_string()));
+        let http = Arc::new(Http::new(vars.clone(), parts.limits.connect_ms));
+        let host = HostParts { http, vars, home, front, clock };
+        Self {
+            registry,
+            config,
+            env,
+            agent,
+            store,
+            host,
+            limits: parts.limits,
+            providers,
+            models,
+            rules,
+            flights: Flights::default(),
+            busy: Mutex::default(),
+        }
+    }
+
+    /// Returns what decides about models.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// Returns what config and offers say about profiles.
+    pub fn rules(&self) -> &AuthRules {
+        &self.rules
+    }
+
+    /// Returns the agent.
+    pub fn agent(&self) -> &AgentPaths {
+        &self.agent
+    }
+
+    /// Lists the providers as this user has them.
+    pub fn providers(&self) -> &[ProviderSetup] {
+        self.providers.all()
+    }
+
+    /// Finds a provider by its id or an older spelling of it.
+    pub fn provider(&self, id: &str) -> Option<&ProviderSetup> {
+        self.providers.get(id)
+    }
+
+    /// Lists the credentials of a provider that are no profiles, in the order they are tried, and
+    /// what of them cannot be used.
+    pub fn other_sources(&self, provider: &str) -> (Vec<Source>, Vec<String>) {
+        match self.providers.get(provider) {
+            Some(setup) => other_sources(setup, &self.env, self.registry),
+            None => (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// Sends one chat and returns its reply. Events arrive at `sink` from the first one on that
+    /// shows something; before it, other credentials and models may be tried (spec 03).
+    ///
+    /// Dropping the future abandons the chat: nobody is punished, nothing else is tried.
+    pub async fn chat(
+        &self,
+        request: ChatRequest,
+        sink: &mut (dyn FnMut(&Event) + Send),
+    ) -> Result<ChatReply, ChatError> {
+        Run::new(self, &request)?.answer(sink).await
+    }
+
+    /// Says what [`chat`](Self::chat) would do now: reads the store and the logins it points at,
+    /// sends nothing, changes nothing.
+    pub async fn explain(
+        &self,
+        model: Option<&str>,
+        profile: Option<&str>,
+    ) -> Result<Record, ChatError> {
+        let request = ChatRequest {
+            model: model.map(String::from),
+            profile: profile.map(String::from),
+            prompt: "hi".into(),
+            ..ChatRequest::default()
+        };
+        Run::new(self, &request)?.explain().await
+    }
+
+    /// Reads every stored profile, of one provider or of all, and says what each is worth now.
+    pub async fn resolve_profiles(
+        &self,
+        provider: Option<&str>,
+    ) -> Result<Vec<ProfileView>, ChatError> {
+        let profiles = self.store.load().await?.profiles;
+        let methods = self.methods();
+        let mut views = Vec::new();
+        let wanted: Vec<(&str, &Credential)> = match provider {
+            Some(provider) => profiles.of_provider(provider).collect(),
+            None => profiles.iter().collect(),
+        };
+        for (id, stored) in wanted {
+            views.push(ProfileView::read(&methods, id, stored).await);
+        }
+        Ok(views)
+    }
+
+    /// Makes the choice that a chat of this provider would make now; `None` for a provider that
+    /// this build cannot serve.
+    pub async fn choice(&self, provider: &str, model: &str, profiles: Profiles) -> Option<Choice> {
+        let setup = self.providers.get(provider)?;
+        Some(self.select(setup, model, profiles, Pin::None).await.choice)
+    }
+
+    /// Runs an auth method for an offer. Stores nothing.
+    pub async fn login(&self, entry: &OfferEntry, verb: Option<&str>) -> Result<Login, AuthError> {
+        let methods = self.methods();
+        let call = methods.call(entry, verb);
+        let host = methods.host_for(&entry.offer.needs);
+        let mut login = entry.method.login(&Cx::new(&host, &call)).await?;
+        if login.credential.method.is_none() {
+            login.credential.method = Some(entry.method.id().to_string());
+        }
+        Ok(login)
+    }
+
+    /// Lets every auth method check what only it knows about.
+    pub async fn doctor(&self) -> Result<Vec<(String, Vec<Finding>)>, ChatError> {
+        let profiles = self.store.load().await?.profiles;
+        let methods = self.methods();
+        let mut out: Vec<(String, Vec<Finding>)> = Vec::new();
+        for entry in self.registry.offers() {
+            let id = entry.method.id();
+            if out.iter().any(|(known, _)| known == id) {
+                continue;
+            }
+            let own = |stored: &Credential, profile: &str| {
+                let offer = crate::methods::offer_of(self.registry, profile, stored);
+                offer.ok().flatten().is_some_and(|offer| offer.method.id() == id)
+            };
+            let stored: Vec<Credential> = profiles
+                .iter()
+                .filter(|(profile, stored)| own(stored, profile))
+                .map(|(_, stored)| stored.clone())
+                .collect();
+            let call = methods.call(entry, None);
+            let host = methods.host_for(&entry.offer.needs);
+            let findings = entry.method.doctor(&Cx::new(&host, &call), &stored).await;
+            let findings = findings.unwrap_or_else(|error| {
+                let text = moltbot_core::redact(&error.to_string()).into_owned();
+                vec![Finding { level: moltbot_core::Level::Warning, text, fix: None }]
+            });
+            out.push((id.to_string(), findings));
+        }
+        Ok(out)
+    }
+
+    /// Renews one profile if it is due, or if `force` says so.
+    pub async fn refresh(&self, profile: &str, force: bool) -> Result<Refreshed, ChatError> {
+        let profiles = self.store.load().await?.profiles;
+        let Some(stored) = profiles.get(profile) else {
+            let message = format!("There is no profile \"{profile}\" in {}.", self.store.name());
+            return Err(ChatError::new("profile-unknown", message));
+        };
+        let methods = self.methods();
+        let result = renew(&methods, &*self.store, &self.flights, profile, None, force).await;
+        result.map(|(_, refreshed)| refreshed).map_err(|error| {
+            let message = error.message(profile, &stored.provider, &profiles, &self.rules);
+            ChatError::new(error.code(), message)
+        })
+    }
+
+    pub(crate) fn methods(&self) -> Methods<'_> {
+        Methods { registry: self.registry, config: &self.config, host: &self.host }
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.host.clock.now()
+    }
+
+    pub(crate) async fn select(
+        &self,
+        setup: &ProviderSetup,
+        model: &str,
+        profiles: Profiles,
+        pin: Pin<'_>,
+    ) -> Selection {
+        let methods = self.methods();
+        Selection::make(&methods, &self.rules, &self.env, setup, model, profiles, pin).await
+    }
+
+    /// Passes a model over for a moment, because its service is too busy.
+    pub(crate) fn set_busy(&self, model: &ModelRef, until: Timestamp) {
+        let mut busy = self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        busy.insert(model.clone(), until);
+    }
+
+    pub(crate) fn busy_until(&self, model: &ModelRef) -> Option<Timestamp> {
+        let mut busy = self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let now = self.now();
+        // A clock that was set back must not keep a model out for longer than it ever was.
+        busy.retain(|_, until| now < *until && until.since(now) <= crate::run::MAX_BUSY_MS);
+        busy.get(model).copied()
+    }
+}
+
+/// Tells whether two providers are served by the same plugin, hence bill the same way.
+pub(crate) fn same_runtime(one: &ProviderEntry, other: &ProviderEntry) -> bool {
+    std::ptr::eq(one.info, other.info)
+}

@@ -1,0 +1,891 @@
+//! One chat from its models to its reply (spec 03, decision "Failure scope").
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use moltbot_core::{
+    Ended, Event, FailureKind, Level, Note, Observed, Payer, ProviderEntry, RecordId, Scope,
+    Timestamp, redact,
+};
+use moltbot_profiles::{
+    Pin, SkipReason, all_cooling_message, no_credentials_message, no_key_message,
+    not_configured_message, remaining_text, switched_message,
+};
+
+use crate::attempt::{Answer, Looked, Trouble, Unsent, perform};
+use crate::compose::{Composer, results_turn, user_turn};
+use crate::engine::{Engine, same_runtime};
+use crate::error::{ChatError, Failed};
+use crate::http::Limits;
+use crate::model::{Candidates, ModelError, ModelRef};
+use crate::record::{Attempt, ModelChoice, Outcome, Record};
+use crate::renew::renew;
+use crate::request::{ChatReply, ChatRequest};
+use crate::select::{Planned, Selection};
+use crate::setup::ProviderSetup;
+use crate::thinking::ThinkingLevel;
+use crate::transcript::Transcript;
+use crate::turn::{Role, StopReason, Turn};
+
+/// The longest time a model is passed over because its service is too busy.
+pub(crate) const MAX_BUSY_MS: i64 = 10_000;
+
+/// How often one model is asked for the same, all causes together (spec T-28).
+const TRIES: u32 = 3;
+
+/// The smallest context window that is of use (spec T-30), and the one below which is warned.
+const MIN_WINDOW: u64 = 16_000;
+const SMALL_WINDOW: u64 = 32_000;
+
+/// How long a chat may take without a setting, in seconds (spec T-29).
+const USUAL_SECONDS: u32 = 600;
+
+/// How long a chat waits for a resting profile without a setting, in seconds.
+const USUAL_WAIT_SECONDS: u32 = 30;
+
+pub(crate) struct Run<'e> {
+    engine: &'e Engine,
+    request: &'e ChatRequest,
+    candidates: Candidates,
+    for_images: bool,
+    user: Turn,
+    turns: Vec<Turn>,
+    deadline: Instant,
+    record: Record,
+    notes: Vec<Note>,
+    /// The provider whose plan would have paid, once one was considered.
+    plan: Option<ProviderEntry>,
+}
+
+/// What follows a try with one credential.
+enum Next {
+    Reply(Box<ChatReply>),
+    /// Another credential may help.
+    Credential(Failed),
+    /// Another model may help.
+    Model(Failed),
+    /// Nothing would help.
+    Stop(Failed),
+}
+
+/// How the tries for one model stand.
+struct Tries {
+    left: u32,
+    /// Whether another profile was tried because the service was too busy.
+    moved_for_load: bool,
+    /// Whether any request was sent.
+    sent: bool,
+    /// Whether another model could be tried.
+    more: bool,
+}
+
+impl<'e> Run<'e> {
+    pub(crate) fn new(engine: &'e Engine, request: &'e ChatRequest) -> Result<Self, ChatError> {
+        let mut candidates = engine.models.candidates(request.model.as_deref())?;
+        let blind = |model: &ModelRef| engine.models.info(model).is_some_and(|info| !info.images);
+        let for_images = !request.images.is_empty() && candidates.models.first().is_some_and(blind);
+        if for_images {
+            candidates = engine.models.image_candidates()?;
+        }
+        let started = engine.now();
+        let defaults = engine.config.agents.as_ref().and_then(|agents| agents.defaults.as_ref());
+        let seconds = defaults.and_then(|defaults| defaults.timeout_seconds);
+        let usual = u64::from(seconds.map_or(USUAL_SECONDS, |seconds| seconds.get())) * 1_000;
+        let timeout = Duration::from_millis(request.timeout_ms.unwrap_or(usual));
+        let user = user_turn(&request.prompt, &request.images);
+        if user.content.is_empty() {
+            return Err(ChatError::new("input", "There is nothing to send: the message is empty."));
+        }
+        let mut turns = request.history.clone();
+        turns.push(user.clone());
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| {
+            ChatError::new("internal", format!("The system gives no random numbers: {error}"))
+        })?;
+        let record = Record {
+            id: RecordId::new(started, u64::from_le_bytes(random)),
+            at: started,
+            agent: engine.agent.id.clone(),
+            requested: request.model.clone(),
+            models: Vec::new(),
+            attempts: Vec::new(),
+            changed: Vec::new(),
+            warnings: Vec::new(),
+            outcome: None,
+            usage: None,
+            cost: None,
+        };
+        Ok(Self {
+            engine,
+            request,
+            candidates,
+            for_images,
+            user,
+            turns,
+            deadline: Instant::now() + timeout,
+            record,
+            notes: Vec::new(),
+            plan: None,
+        })
+    }
+
+    /// Tries one model after the other.
+    pub(crate) async fn answer(
+        mut self,
+        sink: &mut (dyn FnMut(&Event) + Send),
+    ) -> Result<ChatReply, ChatError> {
+        for warning in std::mem::take(&mut self.candidates.warnings) {
+            self.warn(warning).await;
+        }
+        self.record_skipped();
+        let models = std::mem::take(&mut self.candidates.models);
+        let mut failures: Vec<(ModelRef, Failed)> = Vec::new();
+        for (index, model) in models.iter().enumerate() {
+            let more = index + 1 < models.len();
+            match self.model(model, more, sink).await {
+                Ok(Next::Reply(mut reply)) => {
+                    let (model, source) = (model.to_string(), reply.source.clone());
+                    self.record.outcome = Some(Outcome::Answered { model, source });
+                    reply.notes = self.notes;
+                    reply.record = self.record;
+                    return Ok(*reply);
+                }
+                Ok(Next::Credential(failed) | Next::Model(failed)) => {
+                    failures.push((model.clone(), failed));
+                }
+                Ok(Next::Stop(failed)) | Err(failed) => return Err(self.finish(failed)),
+            }
+        }
+        let failed = self.summary(failures);
+        Err(self.finish(failed))
+    }
+
+    /// Writes down what [`answer`](Self::answer) would do.
+    pub(crate) async fn explain(mut self) -> Result<Record, ChatError> {
+        self.record.warnings = std::mem::take(&mut self.candidates.warnings);
+        self.record_skipped();
+        for model in std::mem::take(&mut self.candidates.models) {
+            let setup = self.setup(&model).map_err(|failed| self.error(failed))?;
+            let selection = self.selection(setup, &model).await.map_err(|f| self.error(f))?;
+            self.check_pin(&selection, &model).map_err(|failed| self.error(failed))?;
+            let mut choice = self.model_choice(setup, &model, &selection);
+            let mut planned = selection.planned();
+            if planned.is_empty() && !selection.choice.all_cooling() {
+                planned = selection.planned_others();
+            }
+            let params = self.engine.models.params(&model);
+            let (chat, changed) = self.composer(&model, &params).compose();
+            self.add_changed(changed);
+            if let (Some(first), Ok(looked)) =
+                (planned.first(), Looked::new(setup, &model, &params, &chat))
+            {
+                match looked.prepare(&first.credential, self.record.at) {
+                    Ok(prepared) => choice.origin = Some(crate::http::origin(&prepared.url)),
+                    Err(unsent) => choice.skipped = Some(unsent_failed(unsent).message),
+                }
+            }
+            for planned in &planned {
+                if let Err(refused) = self.may_pay(setup, planned, &selection) {
+                    let own = choice.candidates.iter_mut().find(|c| c.source == planned.label);
+                    if let Some(own) = own {
+                        own.skipped = refused.advice;
+                    }
+                }
+            }
+            self.record.models.push(choice);
+        }
+        Ok(self.record)
+    }
+
+    async fn model(
+        &mut self,
+        model: &ModelRef,
+        more: bool,
+        sink: &mut (dyn FnMut(&Event) + Send),
+    ) -> Result<Next, Failed> {
+        let setup = self.setup(model)?;
+        if let Some(failed) = self.pass_over(model, more).await {
+            return Ok(Next::Model(failed));
+        }
+        let params = self.engine.models.params(model);
+        let (chat, changed) = self.composer(model, &params).compose();
+        self.add_changed(changed);
+        let looked = match Looked::new(setup, model, &params, &chat) {
+            Ok(looked) => looked,
+            Err(unsent) => return Ok(Next::Stop(unsent_failed(unsent))),
+        };
+        let selection = match self.wait_for_selection(setup, model, more).await? {
+            Ok(selection) => selection,
+            Err(failed) => return Ok(Next::Model(failed)),
+        };
+        if let Err(failed) = self.check_pin(&selection, model) {
+            return Ok(Next::Stop(failed));
+        }
+        let mut tries = Tries { left: TRIES, moved_for_load: false, sent: false, more };
+        let mut queue: VecDeque<Planned> = selection.planned().into();
+        let mut others = Some(selection.planned_others()).filter(|_| !self.is_pinned(model));
+        let mut last: Option<Failed> = None;
+        loop {
+            let Some(planned) = queue.pop_front() else {
+                // Variables and the config's key come in when no profile could be used at all.
+                match others.take().filter(|others| !tries.sent && !others.is_empty()) {
+                    Some(others) => queue.extend(others),
+                    None => break,
+                }
+                continue;
+            };
+            if let Err(mut refused) = self.pay(setup, &planned, &selection).await {
+                if let Some(last) = last.take() {
+                    refused.message = last.message;
+                }
+                last = Some(refused);
+                continue;
+            }
+            let label = planned.label.clone();
+            let planned = match self.ready(planned, &selection).await {
+                Ok(planned) => planned,
+                Err(failed) => {
+                    let next = queue.front().or(others.iter().flatten().next());
+                    let next = next.map(|next| next.label.clone());
+                    let failed_id = label.trim_start_matches("profile:");
+                    self.warn(switched_message(failed_id, &failed.message, next.as_deref())).await;
+                    last.get_or_insert(failed);
+                    continue;
+                }
+            };
+            match self.credential(&looked, planned, queue.is_empty(), &mut tries, sink).await {
+                Next::Credential(failed) => last = Some(failed),
+                next => return Ok(next),
+            }
+        }
+        Ok(Next::Model(last.unwrap_or_else(|| self.no_key(setup, &selection))))
+    }
+
+    /// Asks one model with one credential, again where that may help.
+    async fn credential(
+        &mut self,
+        looked: &Looked<'_>,
+        mut planned: Planned,
+        alone: bool,
+        tries: &mut Tries,
+        sink: &mut (dyn FnMut(&Event) + Send),
+    ) -> Next {
+        let provider = looked.setup.entry.provider;
+        let mut reread = false;
+        loop {
+            let started = self.engine.now();
+            let prepared = match looked.prepare(&planned.credential, started) {
+                Ok(prepared) => prepared,
+                Err(Unsent::Credential(why)) => {
+                    let message = format!("{}: {}", planned.label, redact(&why));
+                    return Next::Credential(Failed::new("credential-refused", message, "auth"));
+                }
+                Err(unsent) => return Next::Stop(unsent_failed(unsent)),
+            };
+            tries.left = tries.left.saturating_sub(1);
+            tries.sent = true;
+            let began = Instant::now();
+            let (limits, clock) = (self.limits(), self.engine.host.clock.clone());
+            let now = || clock.now();
+            let http = &self.engine.host.http;
+            let done = perform(http, looked.setup, prepared, &limits, &now, sink).await;
+            let latency = began.elapsed();
+            let trouble = match done {
+                Ok(answer) => {
+                    let attempt = self.attempt(looked, &planned, latency, &answer.observed);
+                    self.record.attempts.push(Attempt { status: Some(answer.status), ..attempt });
+                    self.reward(looked, &planned, &answer.observed, started).await;
+                    return self.reply(looked.model, &planned, answer);
+                }
+                Err(trouble) => trouble,
+            };
+            let Trouble { ended, observed, forwarded } = trouble;
+            let failure = provider.failure(&ended, self.engine.now());
+            let mut failed = Failed::of(&failure, &ended, observed.request_id.as_deref());
+            let attempt = self.attempt(looked, &planned, latency, &observed);
+            self.record.attempts.push(Attempt {
+                class: Some(failure.kind.as_str().into()),
+                status: status(&ended),
+                message: Some(redact(&failure.message).into_owned()),
+                until: failure.reset,
+                ..attempt
+            });
+            let of_profile = matches!(failure.scope, Scope::Profile | Scope::ProfileModel);
+            let over = self.remaining() == Duration::ZERO;
+            if let Some(transcript) = forwarded {
+                // Something was shown: the rest of it can come from nobody else.
+                if of_profile {
+                    self.punish(looked, &planned, &failure, started).await;
+                }
+                failed.partial = Some(Box::new(self.partial(looked.model, &planned, &transcript)));
+                return Next::Stop(failed);
+            }
+            if over {
+                return Next::Stop(Failed::new("timeout", "LLM request timed out.", "timeout"));
+            }
+            match failure.scope {
+                Scope::Request => return Next::Stop(failed),
+                Scope::Model => return Next::Model(failed),
+                Scope::Profile | Scope::ProfileModel => {
+                    if failure.kind == FailureKind::Auth
+                        && !std::mem::replace(&mut reread, true)
+                        && let Some(fresh) = self.read_again(&planned).await
+                    {
+                        planned = fresh;
+                        continue;
+                    }
+                    let last = alone && !tries.more && tries.left > 0;
+                    if let Some(ms) = self.pause(&failure, tries).filter(|_| last) {
+                        self.engine.host.clock.sleep(ms).await;
+                        continue;
+                    }
+                    let until = self.punish(looked, &planned, &failure, started).await;
+                    if let Some(attempt) = self.record.attempts.last_mut() {
+                        attempt.until = until.or(attempt.until);
+                    }
+                    if let Some(until) = until
+                        && failed.advice.is_none()
+                    {
+                        let rest = remaining_text(Some(until.since(self.engine.now())));
+                        failed.advice = Some(format!("{} rests for {rest}", planned.label));
+                    }
+                    return Next::Credential(failed);
+                }
+                _ => {}
+            }
+            if failure.kind == FailureKind::Overloaded {
+                let most = self.engine.now().plus(MAX_BUSY_MS);
+                let until = failure.reset.map_or(most, |reset| reset.min(most));
+                self.engine.set_busy(looked.model, until);
+                let moved = std::mem::replace(&mut tries.moved_for_load, true);
+                if !alone && !moved && tries.left > 0 {
+                    return Next::Credential(failed);
+                }
+                if tries.more {
+                    return Next::Model(failed);
+                }
+            }
+            // A service that does not answer in time is not asked for as long once more.
+            let slow = failure.kind == FailureKind::Timeout;
+            match self.pause(&failure, tries).filter(|_| !slow && tries.left > 0) {
+                Some(ms) => self.engine.host.clock.sleep(ms).await,
+                None => return Next::Model(failed),
+            }
+        }
+    }
+
+    /// Says how long to wait before the same is asked once more; `None` if that is too long.
+    fn pause(&self, failure: &moltbot_core::Failure, tries: &Tries) -> Option<u64> {
+        let again = TRIES - tries.left;
+        let usual = match failure.kind {
+            FailureKind::RateLimit | FailureKind::Overloaded => 2_000,
+            FailureKind::Auth | FailureKind::Billing => return None,
+            _ => 500,
+        } << (again.saturating_sub(1));
+        let wait = match failure.reset {
+            Some(reset) => u64::try_from(reset.since(self.engine.now())).unwrap_or(0),
+            None => usual,
+        };
+        let most = self.max_wait_ms().min(u64::try_from(self.remaining().as_millis()).unwrap_or(0));
+        (wait <= most).then_some(wait)
+    }
+
+    /// Renews a login before its use.
+    async fn ready(&mut self, planned: Planned, selection: &Selection) -> Result<Planned, Failed> {
+        let (Some(id), true) = (planned.profile.clone(), planned.renew) else { return Ok(planned) };
+        let at_hand = planned.view.as_ref().and_then(|view| view.resolved.as_ref().ok());
+        let engine = self.engine;
+        let methods = engine.methods();
+        let renewed = renew(&methods, &*engine.store, engine.flights(), &id, at_hand, false).await;
+        match renewed {
+            Ok((resolved, _)) => {
+                Ok(Planned { credential: resolved.credential, renew: false, ..planned })
+            }
+            Err(error) => {
+                let provider = &planned.credential.provider;
+                let message = error.message(&id, provider, &selection.profiles, &engine.rules);
+                Err(Failed::new(error.code(), message, "auth"))
+            }
+        }
+    }
+
+    /// Looks, after a refusal, whether the login has changed since it was read, or can be renewed.
+    async fn read_again(&self, planned: &Planned) -> Option<Planned> {
+        let (id, view) = (planned.profile.as_ref()?, planned.view.as_ref()?);
+        let before = view.resolved.as_ref().ok()?;
+        if !view.state.refreshable && !view.offer.is_some_and(|entry| entry.offer.caps.external) {
+            return None;
+        }
+        let engine = self.engine;
+        let methods = engine.methods();
+        let renewed = renew(&methods, &*engine.store, engine.flights(), id, Some(before), true);
+        let (resolved, _) = renewed.await.ok()?;
+        let changed = resolved.credential.secret() != planned.credential.secret();
+        changed.then(|| Planned { credential: resolved.credential, ..planned.clone() })
+    }
+
+    /// Checks who pays (decision 8) and warns if that is not the plan.
+    async fn pay(
+        &mut self,
+        setup: &ProviderSetup,
+        planned: &Planned,
+        selection: &Selection,
+    ) -> Result<(), Failed> {
+        let before = self.plan.is_some() || selection.plan_first;
+        self.may_pay(setup, planned, selection)?;
+        if before && planned.payer == Payer::Metered {
+            let text =
+                format!("{} is paid per use; the subscription cannot be used now", planned.label);
+            if !self.record.warnings.contains(&text) {
+                self.warn(text).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_pay(
+        &mut self,
+        setup: &ProviderSetup,
+        planned: &Planned,
+        selection: &Selection,
+    ) -> Result<(), Failed> {
+        if planned.payer == Payer::Subscription || selection.plan_first {
+            self.plan.get_or_insert(setup.entry);
+        }
+        let Some(plan) = self.plan.filter(|_| planned.payer == Payer::Metered) else {
+            return Ok(());
+        };
+        let auth = self.engine.config.auth.as_ref();
+        let allowed = auth.and_then(|auth| auth.allow_paid_fallback);
+        if allowed.unwrap_or_else(|| same_runtime(&plan, &setup.entry)) {
+            return Ok(());
+        }
+        let message = all_cooling_message(&setup.id);
+        Err(Failed::new("paid-fallback", message, "billing").advice(format!(
+            "{} would be paid per use, which auth.allowPaidFallback does not allow",
+            planned.label
+        )))
+    }
+
+    /// Makes the choice, and makes it again once if every profile rests only for a moment.
+    async fn wait_for_selection(
+        &mut self,
+        setup: &ProviderSetup,
+        model: &ModelRef,
+        more: bool,
+    ) -> Result<Result<Selection, Failed>, Failed> {
+        let mut waited = false;
+        loop {
+            let selection = self.selection(setup, model).await?;
+            let resting = selection.choice.all_cooling() && !self.is_pinned(model);
+            let soonest = selection.soonest().filter(|_| resting);
+            let Some((id, until)) = soonest else {
+                let choice = self.model_choice(setup, model, &selection);
+                self.record.models.push(choice);
+                return Ok(Ok(selection));
+            };
+            let wait = u64::try_from(until.since(self.engine.now())).unwrap_or(0);
+            if more
+                || waited
+                || wait > self.max_wait_ms()
+                || self.remaining().as_millis() < wait.into()
+            {
+                let rest = remaining_text(Some(until.since(self.engine.now())));
+                let advice = format!("the soonest is {id}, in {rest}");
+                let choice = self.model_choice(setup, model, &selection);
+                self.record.models.push(choice);
+                let message = all_cooling_message(&setup.id);
+                return Ok(Err(Failed::new("all-cooling", message, "rate_limit").advice(advice)));
+            }
+            let text = format!("every profile rests; waiting {} s for {id}", wait.div_ceil(1_000));
+            self.note(Level::Info, text).await;
+            self.engine.host.clock.sleep(wait).await;
+            waited = true;
+        }
+    }
+
+    async fn selection(
+        &self,
+        setup: &ProviderSetup,
+        model: &ModelRef,
+    ) -> Result<Selection, Failed> {
+        let profiles = self.engine.store.load().await?.profiles;
+        Ok(self.engine.select(setup, &model.model, profiles, self.pin(model)).await)
+    }
+
+    fn pin(&self, model: &ModelRef) -> Pin<'_> {
+        if self.is_pinned(model) {
+            let pinned = self.request.profile.as_deref().or(self.candidates.profile.as_deref());
+            return pinned.map_or(Pin::None, Pin::User);
+        }
+        self.request.prefer.as_deref().map_or(Pin::None, Pin::Auto)
+    }
+
+    /// Tells whether the user insists on a profile of this model's provider.
+    fn is_pinned(&self, model: &ModelRef) -> bool {
+        let pinned = self.request.profile.as_deref().or(self.candidates.profile.as_deref());
+        let provider = pinned.and_then(|id| id.split_once(':')).map(|(provider, _)| provider);
+        let setup = provider.and_then(|provider| self.engine.providers.get(provider));
+        pinned.is_some() && setup.is_none_or(|setup| setup.id == model.provider)
+    }
+
+    fn check_pin(&self, selection: &Selection, model: &ModelRef) -> Result<(), Failed> {
+        let Pin::User(id) = self.pin(model) else { return Ok(()) };
+        if !selection.choice.candidates.is_empty() {
+            return Ok(());
+        }
+        let why = selection.choice.why_not(id);
+        let message = match why {
+            Some(SkipReason::NotInOrder {} | SkipReason::NotInConfig {}) => {
+                not_configured_message(id, &model.provider)
+            }
+            Some(why) => no_credentials_message(id, Some(why)),
+            None => no_credentials_message(id, Some(&SkipReason::NotStored {})),
+        };
+        Err(Failed::new("profile-unknown", message, "auth"))
+    }
+
+    /// Says why a model is not even tried.
+    async fn pass_over(&mut self, model: &ModelRef, more: bool) -> Option<Failed> {
+        let window = self.engine.models.info(model).map_or(0, |info| info.context_window);
+        let skip = |run: &mut Self, failed: Failed| {
+            run.record.models.push(ModelChoice {
+                model: model.to_string(),
+                skipped: Some(failed.message.clone()),
+                origin: None,
+                candidates: Vec::new(),
+            });
+            Some(failed)
+        };
+        if window > 0 && window < MIN_WINDOW {
+            let text = format!(
+                "Model context window too small ({window} tokens). Minimum is {MIN_WINDOW}."
+            );
+            return skip(self, Failed::new("input", text, "format"));
+        }
+        if more && self.engine.busy_until(model).is_some() {
+            let text = "The AI service is temporarily overloaded. Please try again in a moment.";
+            return skip(self, Failed::new("overloaded", text, "overloaded"));
+        }
+        if window > 0 && window < SMALL_WINDOW {
+            self.warn(format!("the context window of {model} is small: {window} tokens")).await;
+        }
+        None
+    }
+
+    fn no_key(&self, setup: &ProviderSetup, selection: &Selection) -> Failed {
+        let agent = &self.engine.agent;
+        let message = no_key_message(&setup.id, &agent.store, &agent.dir);
+        let failed = Failed::new("no-credential", message, "auth");
+        let profiles = selection.choice.skipped.iter();
+        let missing = |id: &str| selection.views.get(id).and_then(|v| v.missing_plugin.clone());
+        let why: Vec<String> = profiles
+            .map(|s| missing(&s.id).unwrap_or_else(|| format!("{}: {}", s.id, s.reason)))
+            .chain(selection.problems.iter().cloned())
+            .collect();
+        if why.is_empty() { failed } else { failed.advice(why.join("; ")) }
+    }
+
+    fn reply(&mut self, model: &ModelRef, planned: &Planned, answer: Answer) -> Next {
+        let transcript = answer.transcript;
+        let stop = transcript.stop().unwrap_or(StopReason::Stop);
+        let turn = self.turn(model, planned, &transcript, stop);
+        self.record.usage = turn.usage;
+        self.record.cost = turn.cost;
+        if stop == StopReason::Refusal {
+            let mut failed = Failed::new("refused", "The model refused to answer.", "refused");
+            failed.partial = Some(Box::new(turn));
+            return Next::Stop(failed);
+        }
+        if let (Some(before), Some(now)) = (&self.request.prefer, &planned.profile)
+            && before != now
+        {
+            self.add_changed(vec![format!(
+                "the session moved from {before} to {now}: its prompt cache starts anew, and reasoning bound to the account may be dropped"
+            )]);
+        }
+        let (usage, cost) = (transcript.usage(), turn.cost);
+        let mut turns = vec![self.user.clone(), turn];
+        turns.extend(results_turn(transcript.tool_errors()));
+        Next::Reply(Box::new(ChatReply {
+            text: transcript.text(),
+            turns,
+            stop,
+            model: model.clone(),
+            source: planned.label.clone(),
+            profile: planned.profile.clone(),
+            usage,
+            cost,
+            notes: Vec::new(),
+            record: self.record.clone(),
+        }))
+    }
+
+    fn partial(&self, model: &ModelRef, planned: &Planned, transcript: &Transcript) -> Turn {
+        self.turn(model, planned, transcript, StopReason::Error)
+    }
+
+    fn turn(
+        &self,
+        model: &ModelRef,
+        planned: &Planned,
+        transcript: &Transcript,
+        stop: StopReason,
+    ) -> Turn {
+        let usage = transcript.usage();
+        Turn {
+            role: Role::Assistant,
+            content: transcript.content(),
+            model: Some(model.to_string()),
+            profile: planned.profile.clone(),
+            stop: Some(stop),
+            usage: Some(usage),
+            cost: self.engine.models.info(model).and_then(|info| info.cost(&usage)),
+            record: Some(self.record.id.clone()),
+        }
+    }
+
+    /// Notes a failure in the store; returns until when the profile rests.
+    async fn punish(
+        &mut self,
+        looked: &Looked<'_>,
+        planned: &Planned,
+        failure: &moltbot_core::Failure,
+        started: Timestamp,
+    ) -> Option<Timestamp> {
+        let id = planned.profile.as_ref()?;
+        let (model, now) = (Some(looked.model.model.as_str()), self.engine.now());
+        let noted = async {
+            let mut locked = self.engine.store.lock(now).await?;
+            let cooldowns = &self.engine.rules.cooldowns;
+            locked.profiles.punish(id, model, failure, cooldowns, now, started);
+            let blocked = locked.profiles.stats(id).and_then(|stats| stats.blocked(model, now));
+            locked.commit().await?;
+            Ok::<_, moltbot_profiles::StoreError>(blocked.map(|blocked| blocked.until))
+        };
+        match noted.await {
+            Ok(until) => until,
+            Err(error) => {
+                self.warn(format!("the failure of {id} could not be noted: {error}")).await;
+                None
+            }
+        }
+    }
+
+    /// Notes a success in the store.
+    async fn reward(
+        &mut self,
+        looked: &Looked<'_>,
+        planned: &Planned,
+        observed: &Observed,
+        started: Timestamp,
+    ) {
+        let Some(id) = &planned.profile else { return };
+        let now = self.engine.now();
+        let noted = async {
+            let mut locked = self.engine.store.lock(now).await?;
+            locked.profiles.reward(id, Some(&looked.model.model), now, started);
+            if let Some(account) = &observed.account {
+                locked.profiles.set_account(id, account);
+            }
+            locked.commit().await
+        };
+        if let Err(error) = noted.await {
+            self.warn(format!("the use of {id} could not be noted: {error}")).await;
+        }
+    }
+
+    fn attempt(
+        &self,
+        looked: &Looked<'_>,
+        planned: &Planned,
+        latency: Duration,
+        observed: &Observed,
+    ) -> Attempt {
+        Attempt {
+            model: looked.model.to_string(),
+            source: planned.label.clone(),
+            class: None,
+            status: None,
+            request_id: observed.request_id.clone(),
+            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+            message: None,
+            until: None,
+        }
+    }
+
+    fn composer<'a>(
+        &'a self,
+        model: &'a ModelRef,
+        params: &'a serde_json::Value,
+    ) -> ComposerOf<'a> {
+        let defaults = self.engine.config.agents.as_ref().and_then(|a| a.defaults.as_ref());
+        let configured = defaults.and_then(|defaults| defaults.thinking_default);
+        let level = |word: &str| word.parse::<ThinkingLevel>().ok();
+        let thinking = self
+            .request
+            .thinking
+            .or_else(|| params["thinking"].as_str().and_then(level))
+            .or_else(|| configured.and_then(|word| level(word.as_str())));
+        ComposerOf { run: self, model, params, thinking, key: model.to_string() }
+    }
+
+    fn setup(&self, model: &ModelRef) -> Result<&'e ProviderSetup, Failed> {
+        self.engine.providers.get(&model.provider).ok_or_else(|| {
+            let error = ModelError::Unknown { key: model.clone(), why: None };
+            Failed::new(error.code(), error.to_string(), "model_not_found")
+        })
+    }
+
+    fn model_choice(
+        &self,
+        setup: &ProviderSetup,
+        model: &ModelRef,
+        selection: &Selection,
+    ) -> ModelChoice {
+        let base = reqwest::Url::parse(&setup.base_url).ok();
+        ModelChoice {
+            model: model.to_string(),
+            skipped: None,
+            origin: base.map(|url| crate::http::origin(&url)),
+            candidates: selection.recorded(),
+        }
+    }
+
+    fn record_skipped(&mut self) {
+        for (model, why) in std::mem::take(&mut self.candidates.skipped) {
+            self.record.models.push(ModelChoice {
+                model: model.to_string(),
+                skipped: Some(why),
+                origin: None,
+                candidates: Vec::new(),
+            });
+        }
+    }
+
+    fn add_changed(&mut self, changed: Vec<String>) {
+        for what in changed {
+            if !self.record.changed.contains(&what) {
+                self.record.changed.push(what);
+            }
+        }
+    }
+
+    /// Puts the failures of all models into one (spec S-23, S-24).
+    fn summary(&self, mut failures: Vec<(ModelRef, Failed)>) -> Failed {
+        match failures.len() {
+            0 => Failed::new("internal", "No model was tried.", "unknown"),
+            1 => failures.remove(0).1,
+            count => {
+                let each: Vec<String> = failures
+                    .iter()
+                    .map(|(model, failed)| {
+                        format!("{model}: {} ({})", failed.message, failed.reason)
+                    })
+                    .collect();
+                let what = if self.for_images { "image models" } else { "models" };
+                let message = format!("All {what} failed ({count}): {}", each.join(" | "));
+                let advice = failures.into_iter().find_map(|(_, failed)| failed.advice);
+                Failed { advice, ..Failed::new("all-models-failed", message, "unknown") }
+            }
+        }
+    }
+
+    fn finish(mut self, failed: Failed) -> ChatError {
+        self.record.outcome = Some(Outcome::Failed { code: failed.code.to_string() });
+        self.error(failed)
+    }
+
+    fn error(&self, failed: Failed) -> ChatError {
+        ChatError {
+            code: failed.code,
+            message: failed.message,
+            advice: failed.advice,
+            partial: failed.partial,
+            record: Some(Box::new(self.record.clone())),
+        }
+    }
+
+    async fn warn(&mut self, text: String) {
+        let text = redact(&text).into_owned();
+        self.record.warnings.push(text.clone());
+        self.note(Level::Warning, text).await;
+    }
+
+    async fn note(&mut self, level: Level, text: String) {
+        let note = Note { level, text };
+        // A note that cannot be shown must not cost the reply.
+        let _ = self.engine.host.front.tell(&note).await;
+        self.notes.push(note);
+    }
+
+    fn max_wait_ms(&self) -> u64 {
+        let auth = self.engine.config.auth.as_ref();
+        let seconds = auth.and_then(|auth| auth.max_wait_seconds).unwrap_or(USUAL_WAIT_SECONDS);
+        u64::from(seconds) * 1_000
+    }
+
+    fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The time limits of the next step: none may outlast the whole.
+    fn limits(&self) -> impl Fn() -> Limits + Send + Sync + use<> {
+        let (deadline, limits) = (self.deadline, self.engine.limits);
+        move || {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            let left = u64::try_from(left).unwrap_or(u64::MAX);
+            Limits {
+                first_byte_ms: limits.first_byte_ms.min(left),
+                idle_ms: limits.idle_ms.min(left),
+                ..limits
+            }
+        }
+    }
+}
+
+/// A composer together with what it borrows.
+struct ComposerOf<'a> {
+    run: &'a Run<'a>,
+    model: &'a ModelRef,
+    params: &'a serde_json::Value,
+    thinking: Option<ThinkingLevel>,
+    key: String,
+}
+
+impl ComposerOf<'_> {
+    fn compose(&self) -> (crate::compose::Chat, Vec<String>) {
+        let request = self.run.request;
+        Composer {
+            model: &self.key,
+            model_id: &self.model.model,
+            info: self.run.engine.models.info(self.model),
+            params: self.params,
+            system: request.system.as_deref(),
+            turns: &self.run.turns,
+            tools: &request.tools,
+            thinking: self.thinking,
+            max_tokens: request.max_tokens,
+            temperature: request.temperature,
+        }
+        .compose()
+    }
+}
+
+fn unsent_failed(unsent: Unsent) -> Failed {
+    match unsent {
+        Unsent::Credential(why) => Failed::new("credential-refused", why, "auth"),
+        Unsent::Invalid(why) => {
+            Failed::new("format", format!("LLM request rejected: {why}"), "format")
+        }
+        Unsent::Origin(why) => Failed::new("origin-refused", why, "format"),
+        Unsent::Plugin(why) => Failed::new("plugin-failed", why, "unknown"),
+    }
+}
+
+fn status(ended: &Ended) -> Option<u16> {
+    match ended {
+        Ended::Http { status, .. } => Some(*status),
+        _ => None,
+    }
+}
