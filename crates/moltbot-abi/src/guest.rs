@@ -185,7 +185,8 @@ impl Guest {
 
     fn resume(&self, number: u64, replies: Vec<Answer>, chunk: Option<Chunk>) -> Packet {
         // The task is taken out, so that a panic drops it and no lock is held over its code.
-        match lock(&self.tasks).remove(&number) {
+        let task = lock(&self.tasks).remove(&number);
+        match task {
             Some(Task::Future(running)) => {
                 running.host.deliver(replies);
                 guarded(|| self.go_on(number, running))
