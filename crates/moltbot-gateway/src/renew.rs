@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use moltbot_core::{
-    AuthError, Credential, CredentialState, Cx, Generation, HttpRequest, RenewReply,
-    Renewal, Resolved, Timestamp,
+    AuthError, Credential, CredentialState, Cx, Generation, HttpRequest, RenewReply, Renewal,
+    Resolved, Timestamp,
 };
 use moltbot_profiles::{
     AuthRules, Profiles, RepairHint, Store, StoreError, is_newer, refresh_failed_message,

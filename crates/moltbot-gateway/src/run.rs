@@ -1,37 +1,32 @@
 //! One chat from its models to its reply (spec 03, decision "Failure scope").
 
+mod tries;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use moltbot_core::{
-    Ended, Event, FailureKind, Level, Note, Observed, Payer, ProviderEntry, RecordId, Scope,
-    Timestamp, redact,
-};
+use moltbot_core::{Event, Level, Note, ProviderEntry, RecordId, redact};
 use moltbot_profiles::{
     Pin, SkipReason, all_cooling_message, no_credentials_message, no_key_message,
     not_configured_message, remaining_text, switched_message,
 };
 
-use crate::attempt::{Answer, Looked, Trouble, Unsent, perform};
-use crate::compose::{Composer, results_turn, user_turn};
-use crate::engine::{Engine, same_runtime};
+use crate::attempt::Looked;
+use crate::compose::{Composer, user_turn};
+use crate::engine::Engine;
 use crate::error::{ChatError, Failed};
 use crate::http::Limits;
 use crate::model::{Candidates, ModelError, ModelRef};
-use crate::record::{Attempt, ModelChoice, Outcome, Record};
-use crate::renew::renew;
+use crate::record::{ModelChoice, Outcome, Record};
 use crate::request::{ChatReply, ChatRequest};
 use crate::select::{Planned, Selection};
 use crate::setup::ProviderSetup;
 use crate::thinking::ThinkingLevel;
-use crate::transcript::Transcript;
-use crate::turn::{Role, StopReason, Turn};
+use crate::turn::Turn;
+use tries::{Next, TRIES, Tries, unsent_failed};
 
 /// The longest time a model is passed over because its service is too busy.
 pub(crate) const MAX_BUSY_MS: i64 = 10_000;
-
-/// How often one model is asked for the same, all causes together (spec T-28).
-const TRIES: u32 = 3;
 
 /// The smallest context window that is of use (spec T-30), and the one below which is warned.
 const MIN_WINDOW: u64 = 16_000;
@@ -55,28 +50,6 @@ pub(crate) struct Run<'e> {
     notes: Vec<Note>,
     /// The provider whose plan would have paid, once one was considered.
     plan: Option<ProviderEntry>,
-}
-
-/// What follows a try with one credential.
-enum Next {
-    Reply(Box<ChatReply>),
-    /// Another credential may help.
-    Credential(Failed),
-    /// Another model may help.
-    Model(Failed),
-    /// Nothing would help.
-    Stop(Failed),
-}
-
-/// How the tries for one model stand.
-struct Tries {
-    left: u32,
-    /// Whether another profile was tried because the service was too busy.
-    moved_for_load: bool,
-    /// Whether any request was sent.
-    sent: bool,
-    /// Whether another model could be tried.
-    more: bool,
 }
 
 impl<'e> Run<'e> {
@@ -261,212 +234,6 @@ impl<'e> Run<'e> {
         Ok(Next::Model(last.unwrap_or_else(|| self.no_key(setup, &selection))))
     }
 
-    /// Asks one model with one credential, again where that may help.
-    async fn credential(
-        &mut self,
-        looked: &Looked<'_>,
-        mut planned: Planned,
-        alone: bool,
-        tries: &mut Tries,
-        sink: &mut (dyn FnMut(&Event) + Send),
-    ) -> Next {
-        let provider = looked.setup.entry.provider;
-        let mut reread = false;
-        loop {
-            let started = self.engine.now();
-            let prepared = match looked.prepare(&planned.credential, started) {
-                Ok(prepared) => prepared,
-                Err(Unsent::Credential(why)) => {
-                    let message = format!("{}: {}", planned.label, redact(&why));
-                    return Next::Credential(Failed::new("credential-refused", message, "auth"));
-                }
-                Err(unsent) => return Next::Stop(unsent_failed(unsent)),
-            };
-            tries.left = tries.left.saturating_sub(1);
-            tries.sent = true;
-            let began = Instant::now();
-            let (limits, clock) = (self.limits(), self.engine.host.clock.clone());
-            let now = || clock.now();
-            let http = &self.engine.host.http;
-            let done = perform(http, looked.setup, prepared, &limits, &now, sink).await;
-            let latency = began.elapsed();
-            let trouble = match done {
-                Ok(answer) => {
-                    let attempt = self.attempt(looked, &planned, latency, &answer.observed);
-                    self.record.attempts.push(Attempt { status: Some(answer.status), ..attempt });
-                    self.reward(looked, &planned, &answer.observed, started).await;
-                    return self.reply(looked.model, &planned, answer);
-                }
-                Err(trouble) => trouble,
-            };
-            let Trouble { ended, observed, forwarded } = trouble;
-            let failure = provider.failure(&ended, self.engine.now());
-            let mut failed = Failed::of(&failure, &ended, observed.request_id.as_deref());
-            let attempt = self.attempt(looked, &planned, latency, &observed);
-            self.record.attempts.push(Attempt {
-                class: Some(failure.kind.as_str().into()),
-                status: status(&ended),
-                message: Some(redact(&failure.message).into_owned()),
-                until: failure.reset,
-                ..attempt
-            });
-            let of_profile = matches!(failure.scope, Scope::Profile | Scope::ProfileModel);
-            let over = self.remaining() == Duration::ZERO;
-            if let Some(transcript) = forwarded {
-                // Something was shown: the rest of it can come from nobody else.
-                if of_profile {
-                    self.punish(looked, &planned, &failure, started).await;
-                }
-                failed.partial = Some(Box::new(self.partial(looked.model, &planned, &transcript)));
-                return Next::Stop(failed);
-            }
-            if over {
-                return Next::Stop(Failed::new("timeout", "LLM request timed out.", "timeout"));
-            }
-            match failure.scope {
-                Scope::Request => return Next::Stop(failed),
-                Scope::Model => return Next::Model(failed),
-                Scope::Profile | Scope::ProfileModel => {
-                    if failure.kind == FailureKind::Auth
-                        && !std::mem::replace(&mut reread, true)
-                        && let Some(fresh) = self.read_again(&planned).await
-                    {
-                        planned = fresh;
-                        continue;
-                    }
-                    let last = alone && !tries.more && tries.left > 0;
-                    if let Some(ms) = self.pause(&failure, tries).filter(|_| last) {
-                        self.engine.host.clock.sleep(ms).await;
-                        continue;
-                    }
-                    let until = self.punish(looked, &planned, &failure, started).await;
-                    if let Some(attempt) = self.record.attempts.last_mut() {
-                        attempt.until = until.or(attempt.until);
-                    }
-                    if let Some(until) = until
-                        && failed.advice.is_none()
-                    {
-                        let rest = remaining_text(Some(until.since(self.engine.now())));
-                        failed.advice = Some(format!("{} rests for {rest}", planned.label));
-                    }
-                    return Next::Credential(failed);
-                }
-                _ => {}
-            }
-            if failure.kind == FailureKind::Overloaded {
-                let most = self.engine.now().plus(MAX_BUSY_MS);
-                let until = failure.reset.map_or(most, |reset| reset.min(most));
-                self.engine.set_busy(looked.model, until);
-                let moved = std::mem::replace(&mut tries.moved_for_load, true);
-                if !alone && !moved && tries.left > 0 {
-                    return Next::Credential(failed);
-                }
-                if tries.more {
-                    return Next::Model(failed);
-                }
-            }
-            // A service that does not answer in time is not asked for as long once more.
-            let slow = failure.kind == FailureKind::Timeout;
-            match self.pause(&failure, tries).filter(|_| !slow && tries.left > 0) {
-                Some(ms) => self.engine.host.clock.sleep(ms).await,
-                None => return Next::Model(failed),
-            }
-        }
-    }
-
-    /// Says how long to wait before the same is asked once more; `None` if that is too long.
-    fn pause(&self, failure: &moltbot_core::Failure, tries: &Tries) -> Option<u64> {
-        let again = TRIES - tries.left;
-        let usual = match failure.kind {
-            FailureKind::RateLimit | FailureKind::Overloaded => 2_000,
-            FailureKind::Auth | FailureKind::Billing => return None,
-            _ => 500,
-        } << (again.saturating_sub(1));
-        let wait = match failure.reset {
-            Some(reset) => u64::try_from(reset.since(self.engine.now())).unwrap_or(0),
-            None => usual,
-        };
-        let most = self.max_wait_ms().min(u64::try_from(self.remaining().as_millis()).unwrap_or(0));
-        (wait <= most).then_some(wait)
-    }
-
-    /// Renews a login before its use.
-    async fn ready(&mut self, planned: Planned, selection: &Selection) -> Result<Planned, Failed> {
-        let (Some(id), true) = (planned.profile.clone(), planned.renew) else { return Ok(planned) };
-        let at_hand = planned.view.as_ref().and_then(|view| view.resolved.as_ref().ok());
-        let engine = self.engine;
-        let methods = engine.methods();
-        let renewed = renew(&methods, &*engine.store, engine.flights(), &id, at_hand, false).await;
-        match renewed {
-            Ok((resolved, _)) => {
-                Ok(Planned { credential: resolved.credential, renew: false, ..planned })
-            }
-            Err(error) => {
-                let provider = &planned.credential.provider;
-                let message = error.message(&id, provider, &selection.profiles, &engine.rules);
-                Err(Failed::new(error.code(), message, "auth"))
-            }
-        }
-    }
-
-    /// Looks, after a refusal, whether the login has changed since it was read, or can be renewed.
-    async fn read_again(&self, planned: &Planned) -> Option<Planned> {
-        let (id, view) = (planned.profile.as_ref()?, planned.view.as_ref()?);
-        let before = view.resolved.as_ref().ok()?;
-        if !view.state.refreshable && !view.offer.is_some_and(|entry| entry.offer.caps.external) {
-            return None;
-        }
-        let engine = self.engine;
-        let methods = engine.methods();
-        let renewed = renew(&methods, &*engine.store, engine.flights(), id, Some(before), true);
-        let (resolved, _) = renewed.await.ok()?;
-        let changed = resolved.credential.secret() != planned.credential.secret();
-        changed.then(|| Planned { credential: resolved.credential, ..planned.clone() })
-    }
-
-    /// Checks who pays (decision 8) and warns if that is not the plan.
-    async fn pay(
-        &mut self,
-        setup: &ProviderSetup,
-        planned: &Planned,
-        selection: &Selection,
-    ) -> Result<(), Failed> {
-        let before = self.plan.is_some() || selection.plan_first;
-        self.may_pay(setup, planned, selection)?;
-        if before && planned.payer == Payer::Metered {
-            let text =
-                format!("{} is paid per use; the subscription cannot be used now", planned.label);
-            if !self.record.warnings.contains(&text) {
-                self.warn(text).await;
-            }
-        }
-        Ok(())
-    }
-
-    fn may_pay(
-        &mut self,
-        setup: &ProviderSetup,
-        planned: &Planned,
-        selection: &Selection,
-    ) -> Result<(), Failed> {
-        if planned.payer == Payer::Subscription || selection.plan_first {
-            self.plan.get_or_insert(setup.entry);
-        }
-        let Some(plan) = self.plan.filter(|_| planned.payer == Payer::Metered) else {
-            return Ok(());
-        };
-        let auth = self.engine.config.auth.as_ref();
-        let allowed = auth.and_then(|auth| auth.allow_paid_fallback);
-        if allowed.unwrap_or_else(|| same_runtime(&plan, &setup.entry)) {
-            return Ok(());
-        }
-        let message = all_cooling_message(&setup.id);
-        Err(Failed::new("paid-fallback", message, "billing").advice(format!(
-            "{} would be paid per use, which auth.allowPaidFallback does not allow",
-            planned.label
-        )))
-    }
-
     /// Makes the choice, and makes it again once if every profile rests only for a moment.
     async fn wait_for_selection(
         &mut self,
@@ -584,134 +351,6 @@ impl<'e> Run<'e> {
             .chain(selection.problems.iter().cloned())
             .collect();
         if why.is_empty() { failed } else { failed.advice(why.join("; ")) }
-    }
-
-    fn reply(&mut self, model: &ModelRef, planned: &Planned, answer: Answer) -> Next {
-        let transcript = answer.transcript;
-        let stop = transcript.stop().unwrap_or(StopReason::Stop);
-        let turn = self.turn(model, planned, &transcript, stop);
-        self.record.usage = turn.usage;
-        self.record.cost = turn.cost;
-        if stop == StopReason::Refusal {
-            let mut failed = Failed::new("refused", "The model refused to answer.", "refused");
-            failed.partial = Some(Box::new(turn));
-            return Next::Stop(failed);
-        }
-        if let (Some(before), Some(now)) = (&self.request.prefer, &planned.profile)
-            && before != now
-        {
-            self.add_changed(vec![format!(
-                "the session moved from {before} to {now}: its prompt cache starts anew, and reasoning bound to the account may be dropped"
-            )]);
-        }
-        let (usage, cost) = (transcript.usage(), turn.cost);
-        let mut turns = vec![self.user.clone(), turn];
-        turns.extend(results_turn(transcript.tool_errors()));
-        Next::Reply(Box::new(ChatReply {
-            text: transcript.text(),
-            turns,
-            stop,
-            model: model.clone(),
-            source: planned.label.clone(),
-            profile: planned.profile.clone(),
-            usage,
-            cost,
-            notes: Vec::new(),
-            record: self.record.clone(),
-        }))
-    }
-
-    fn partial(&self, model: &ModelRef, planned: &Planned, transcript: &Transcript) -> Turn {
-        self.turn(model, planned, transcript, StopReason::Error)
-    }
-
-    fn turn(
-        &self,
-        model: &ModelRef,
-        planned: &Planned,
-        transcript: &Transcript,
-        stop: StopReason,
-    ) -> Turn {
-        let usage = transcript.usage();
-        Turn {
-            role: Role::Assistant,
-            content: transcript.content(),
-            model: Some(model.to_string()),
-            profile: planned.profile.clone(),
-            stop: Some(stop),
-            usage: Some(usage),
-            cost: self.engine.models.info(model).and_then(|info| info.cost(&usage)),
-            record: Some(self.record.id.clone()),
-        }
-    }
-
-    /// Notes a failure in the store; returns until when the profile rests.
-    async fn punish(
-        &mut self,
-        looked: &Looked<'_>,
-        planned: &Planned,
-        failure: &moltbot_core::Failure,
-        started: Timestamp,
-    ) -> Option<Timestamp> {
-        let id = planned.profile.as_ref()?;
-        let (model, now) = (Some(looked.model.model.as_str()), self.engine.now());
-        let noted = async {
-            let mut locked = self.engine.store.lock(now).await?;
-            let cooldowns = &self.engine.rules.cooldowns;
-            locked.profiles.punish(id, model, failure, cooldowns, now, started);
-            let blocked = locked.profiles.stats(id).and_then(|stats| stats.blocked(model, now));
-            locked.commit().await?;
-            Ok::<_, moltbot_profiles::StoreError>(blocked.map(|blocked| blocked.until))
-        };
-        match noted.await {
-            Ok(until) => until,
-            Err(error) => {
-                self.warn(format!("the failure of {id} could not be noted: {error}")).await;
-                None
-            }
-        }
-    }
-
-    /// Notes a success in the store.
-    async fn reward(
-        &mut self,
-        looked: &Looked<'_>,
-        planned: &Planned,
-        observed: &Observed,
-        started: Timestamp,
-    ) {
-        let Some(id) = &planned.profile else { return };
-        let now = self.engine.now();
-        let noted = async {
-            let mut locked = self.engine.store.lock(now).await?;
-            locked.profiles.reward(id, Some(&looked.model.model), now, started);
-            if let Some(account) = &observed.account {
-                locked.profiles.set_account(id, account);
-            }
-            locked.commit().await
-        };
-        if let Err(error) = noted.await {
-            self.warn(format!("the use of {id} could not be noted: {error}")).await;
-        }
-    }
-
-    fn attempt(
-        &self,
-        looked: &Looked<'_>,
-        planned: &Planned,
-        latency: Duration,
-        observed: &Observed,
-    ) -> Attempt {
-        Attempt {
-            model: looked.model.to_string(),
-            source: planned.label.clone(),
-            class: None,
-            status: None,
-            request_id: observed.request_id.clone(),
-            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
-            message: None,
-            until: None,
-        }
     }
 
     fn composer<'a>(
@@ -869,23 +508,5 @@ impl ComposerOf<'_> {
             temperature: request.temperature,
         }
         .compose()
-    }
-}
-
-fn unsent_failed(unsent: Unsent) -> Failed {
-    match unsent {
-        Unsent::Credential(why) => Failed::new("credential-refused", why, "auth"),
-        Unsent::Invalid(why) => {
-            Failed::new("format", format!("LLM request rejected: {why}"), "format")
-        }
-        Unsent::Origin(why) => Failed::new("origin-refused", why, "format"),
-        Unsent::Plugin(why) => Failed::new("plugin-failed", why, "unknown"),
-    }
-}
-
-fn status(ended: &Ended) -> Option<u16> {
-    match ended {
-        Ended::Http { status, .. } => Some(*status),
-        _ => None,
     }
 }
