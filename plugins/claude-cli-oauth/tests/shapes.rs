@@ -76,14 +76,14 @@ const SHAPES: [(&str, CredentialState, Option<&str>); 27] = {
         ("torn-empty", Unreadable, Some("PATH is cut off or no JSON (line 1, column 0)")),
         ("torn-end", Unreadable, Some("PATH is cut off or no JSON (line 1, column 286)")),
         ("torn-nul", Unreadable, Some("PATH is cut off or no JSON (line 1, column 18)")),
-        ("torn-start", Unreadable, Some("PATH is cut off or no JSON (line 1, column 62)")),
+        ("torn-start", Unreadable, Some("PATH is cut off or no JSON (line 1, column 63)")),
         ("torn-twice", Unreadable, Some("PATH is cut off or no JSON (line 1, column 289)")),
     ]
 };
 
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.json"));
-    std::fs::read_to_string(path).unwrap()
+    std::fs::read_to_string(path).expect("a fixture")
 }
 
 #[test]

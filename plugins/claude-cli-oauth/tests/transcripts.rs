@@ -225,10 +225,10 @@ fn machine(
     let (read, write, log, after) = (file.clone(), file, runs.clone(), after.to_string());
     let host = ScriptedHost::new()
         .clock(LATER)
-        .files_by(move |_| Some(state_of(&read.lock().unwrap())))
+        .files_by(move |_| Some(state_of(&read.lock().expect("no panic elsewhere"))))
         .program("claude", move |run| {
-            log.lock().unwrap().push(run.clone());
-            write.lock().unwrap().clone_from(&after);
+            log.lock().expect("no panic elsewhere").push(run.clone());
+            write.lock().expect("no panic elsewhere").clone_from(&after);
             outcome.clone()
         });
     (host, runs)
@@ -256,7 +256,7 @@ fn the_owner_renews_by_one_cheap_run() {
     let credential = refresh(&host, &at(LATER)).unwrap();
     assert!(credential.access.unwrap().expose().contains("FAKEsecond"));
     assert!(credential.refresh.is_none());
-    let runs = runs.lock().unwrap();
+    let runs = runs.lock().expect("no panic elsewhere");
     assert_eq!(runs.len(), 1);
     assert_eq!(
         runs[0].args.join(" "),
@@ -280,7 +280,7 @@ fn a_failed_question_after_a_renewal_does_not_matter() {
 fn somebody_else_renewed_meanwhile() {
     let (host, runs) = machine(&renewed(), Ok(ended(Some(0))), LOGGED_OUT);
     assert!(refresh(&host, &at(LATER)).is_ok());
-    assert!(runs.lock().unwrap().is_empty());
+    assert!(runs.lock().expect("no panic elsewhere").is_empty());
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn what_comes_of_a_run_that_did_not_renew() {
         assert_eq!(error.to_string(), words);
         assert_eq!(matches!(error, AuthError::LoginAgain { .. }), again, "{words}");
         assert_eq!(matches!(error, AuthError::Transient { .. }), !again, "{words}");
-        assert_eq!(runs.lock().unwrap().len(), 1, "never twice");
+        assert_eq!(runs.lock().expect("no panic elsewhere").len(), 1, "never twice");
     }
 }
 
@@ -355,7 +355,7 @@ fn nothing_is_run_where_it_cannot_help() {
         let (host, runs) = machine(before, Ok(ended(Some(0))), &renewed());
         let error = refresh(&host, &call).unwrap_err();
         assert_eq!(matches!(error, AuthError::LoginAgain { .. }), again, "{error}");
-        assert!(runs.lock().unwrap().is_empty(), "{error}");
+        assert!(runs.lock().expect("no panic elsewhere").is_empty(), "{error}");
     }
 }
 

@@ -45,13 +45,13 @@ impl AuthMethod for SetupToken {
     async fn login(&self, cx: &Cx<'_>) -> Result<Login, AuthError> {
         match (cx.verb.as_deref(), &*cx.choice) {
             (Some("setup-token"), _) if !cx.interactive => {
-                Err(other("setup-token requires an interactive TTY."))
+                Err(needs_a_person("setup-token requires an interactive TTY."))
             }
             (Some("setup-token"), _) => run_then_paste(cx).await,
             (Some(_), _) => pasted(cx, "expires-in").await,
             (None, "token") if cx.interactive => pasted(cx, "token-expires-in").await,
             (None, "token") => from_flags(cx).await,
-            (None, _) if !cx.interactive => Err(other(format!(
+            (None, _) if !cx.interactive => Err(needs_a_person(format!(
                 "Auth choice \"setup-token\" requires interactive mode.\nUse \"--auth-choice token\" with --token and --token-provider {}.",
                 cx.provider.id
             ))),
@@ -175,8 +175,9 @@ fn not_found(error: AuthError, message: String) -> AuthError {
     }
 }
 
-fn other(message: impl Into<String>) -> AuthError {
-    AuthError::Other { message: message.into() }
+/// There is nothing to log in with as long as nobody can talk to the command.
+fn needs_a_person(message: impl Into<String>) -> AuthError {
+    AuthError::NotFound { message: message.into() }
 }
 
 moltbot_core::plugin! { auth: [SetupToken] }
