@@ -196,6 +196,7 @@ pub(crate) static ROWS: &[Row] = &[
     row(33, G::Permission, Starts("oauth token has been revoked"), REVOKED),
     row(33, G::Auth, Starts("oauth token has been revoked"), REVOKED),
     row(34, G::Permission, Starts("oauth token does not meet scope requirement"), WRONG_SCOPE),
+    row(34, G::Auth, Starts("oauth token does not meet scope requirement"), WRONG_SCOPE),
     row(36, G::NotFound, Starts("model:"), NO_MODEL),
     row(39, G::RateLimit, Has("would exceed your organization's rate limit"), LIMITED_ALL),
     row(40, G::RateLimit, Has("maximum usage increase rate"), THROTTLED),

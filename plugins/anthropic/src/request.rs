@@ -10,7 +10,7 @@ use moltbot_core::{
 use serde_json::{Map, Value};
 
 #[cfg(feature = "bearer")]
-use crate::bearer;
+use crate::bearer::{self, is_identity, is_identity_beta};
 use crate::info::{CACHE_TTLS, ID};
 
 const BETA: &str = "anthropic-beta";
@@ -117,23 +117,25 @@ impl Auth {
     }
 
     fn is_identity(self, name: &str) -> bool {
-        match self {
-            Self::Key => false,
-            #[cfg(feature = "bearer")]
-            Self::Bearer { .. } => bearer::is_identity(name),
-        }
+        !self.is_key() && is_identity(name)
     }
 
     /// Tells whether a beta must not be sent with this credential.
     fn refuses_beta(self, beta: &str, by_config: bool) -> bool {
-        match self {
-            Self::Key => false,
-            #[cfg(feature = "bearer")]
-            Self::Bearer { .. } => {
-                bearer::is_identity_beta(beta) || (by_config && beta.eq_ignore_ascii_case(TTL_BETA))
-            }
-        }
+        let ttl = by_config && beta.eq_ignore_ascii_case(TTL_BETA);
+        !self.is_key() && (ttl || is_identity_beta(beta))
     }
+}
+
+/// Without bearer tokens there is nothing to hide: every request carries a key.
+#[cfg(not(feature = "bearer"))]
+fn is_identity(_name: &str) -> bool {
+    false
+}
+
+#[cfg(not(feature = "bearer"))]
+fn is_identity_beta(_beta: &str) -> bool {
+    false
 }
 
 /// Returns method and path, without the query.

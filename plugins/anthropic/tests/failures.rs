@@ -1,5 +1,7 @@
 //! Every known error body gets its class, and nothing but status, type and message decides.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, not only tests
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! Without the feature `bearer` nothing about subscription logins is compiled in.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, not only tests
+
 use std::path::Path;
 
 /// Words that a build without bearer tokens must not hold.

@@ -1,5 +1,7 @@
 //! Replies as events: every sample, split at every byte, in both modes (spec cases 55 and 57).
 
+#![allow(clippy::unwrap_used)] // helpers of tests, not only tests
+
 use std::path::PathBuf;
 
 use moltbot_core::{DecoderMode, Event, Provider, Usage};
