@@ -67,9 +67,7 @@ pub(crate) enum Message {
     /// The host's hello; judging versions is the host's part.
     Hello {},
     /// Starts a task; answered with its first step.
-    Start {
-        call: Box<GuestCall>,
-    },
+    Start { call: Box<GuestCall> },
     /// Goes on with a task whose last step was `need`.
     Resume {
         task: u64,
@@ -79,9 +77,7 @@ pub(crate) enum Message {
         chunk: Option<Chunk>,
     },
     /// Ends a task without an answer.
-    Drop {
-        task: u64,
-    },
+    Drop { task: u64 },
     #[serde(other)]
     Unknown,
 }

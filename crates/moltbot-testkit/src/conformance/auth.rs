@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use moltbot_abi::{MethodHandle, PluginHandle};
 use moltbot_core::{
-    AuthError, AuthMethod, Call, Credential, CredentialKind, Field, Needs, Offer, ProviderInfo,
-    RenewReply, RenewSettings, Renewal, Secret, Timestamp,
+    AuthError, AuthMethod, Call, Credential, CredentialKind, Field, Login, Needs, Offer,
+    ProviderInfo, RenewReply, RenewSettings, Renewal, Secret, Timestamp,
 };
 
 use super::login::{Action, Outcome, Trial, host_of, secrets_of};
@@ -109,7 +109,7 @@ impl MethodCheck<'_> {
                     self.trial(call.clone(), &offer.needs, Action::Login, scene.host, place);
                 if let Some(Ok(Outcome::Login(login))) = trial.check(report) {
                     succeeded = true;
-                    check_login(&login.credential, provider, offer, &trial.place, report);
+                    check_login(&login, provider, offer, &trial.place, report);
                     stored.push(login.credential);
                 }
             }
@@ -390,12 +390,13 @@ fn is_kebab(text: &str) -> bool {
 }
 
 fn check_login(
-    credential: &Credential,
+    login: &Login,
     provider: &ProviderInfo,
     offer: &Offer,
     place: &str,
     report: &mut Report,
 ) {
+    let credential = &login.credential;
     let same = credential.provider == provider.id
         || provider.legacy_ids.iter().any(|id| *id == credential.provider);
     if !same {
@@ -406,12 +407,14 @@ fn check_login(
             "take `cx.provider.id`",
         );
     }
-    if credential.kind != offer.kind && !offer.accepts.contains(&credential.kind) {
+    // Under a profile of its own a login may be of another kind: a pasted API key, say.
+    let elsewhere = login.profile.as_ref().is_some_and(|name| *name != offer.profile);
+    if !elsewhere && credential.kind != offer.kind && !offer.accepts.contains(&credential.kind) {
         report.add(
             "a login has the kind that was offered",
             place,
             format!("kind {}", credential.kind),
-            "set `Offer.kind`, or add the kind to `accepts`",
+            "set `Offer.kind`, add the kind to `accepts`, or name another `Login.profile`",
         );
     }
 }
