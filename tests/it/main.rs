@@ -11,6 +11,7 @@ mod choice;
 mod clients;
 mod models;
 mod onboard;
+mod readme;
 mod secrets;
 mod state;
 mod transport;

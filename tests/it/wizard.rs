@@ -120,10 +120,10 @@ fn ctrl_c_stops_a_reply() {
 #[test]
 fn the_setup_token_command_runs_on_the_terminal() {
     let sandbox = Sandbox::new();
-    sandbox.link_program("claude", env!("CARGO_BIN_EXE_fake-claude"));
+    sandbox.link_program("claude", concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fake-claude/claude"));
     let line = ["models", "auth", "setup-token", "--provider", "anthropic", "--yes"];
     let mut terminal = Terminal::start(&sandbox.command(&line));
-    terminal.waits_for("Your token:");
+    terminal.waits_for("Your OAuth token");
     let token = token();
     std::thread::sleep(std::time::Duration::from_millis(200));
     terminal.types(&token);

@@ -1,1 +1,84 @@
-//! The command line, grown from the registry of plugins.
+//! The command line of `moltbot`, grown from the registry of plugins.
+//!
+//! A binary names its plugins and calls [`run`]; flags, choices, verbs and help follow from what
+//! they offer:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     moltbot_cli::run(&[/* &moltbot_plugin_example::PLUGIN */])
+//! }
+//! ```
+//!
+//! # Invariants
+//!
+//! - This crate and the plugins' host below it are the only places that touch terminal,
+//!   environment, home directory and clock; all four enter through [`World`], so that a test runs a
+//!   whole command in its own process.
+//! - Data goes to standard output, everything else to standard error; with `--json`, standard
+//!   output is one JSON value.
+//! - A command does nothing that it does not need: config, stores, runtime and network client are
+//!   made when they are asked for first.
+//! - No plugin and no vendor is named here. A command is one file below `commands`: `command`
+//!   describes it, `run` does it, `tree` lists it.
+//! - Deliberately absent: sending, choosing, storing. Those are the crates below.
+
+#![forbid(unsafe_code)]
+
+pub mod commands;
+mod context;
+mod extensions;
+mod failure;
+pub mod front;
+mod globals;
+mod logging;
+mod login;
+mod onboard;
+pub mod out;
+mod prompt;
+mod sandbox;
+mod shell;
+#[cfg(test)]
+mod testing;
+pub mod text;
+mod tree;
+mod why;
+
+use std::process::ExitCode;
+
+use moltbot_core::{Plugin, Registry};
+
+pub use context::{Context, World};
+pub use failure::{Exit, Failure, Outcome};
+pub use globals::Globals;
+
+/// Runs the command line of this process with the plugins that `main` names.
+pub fn run(plugins: &[&'static Plugin]) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("Error: moltbot failed at {place}\nhint: moltbot explain internal");
+    }));
+    let world = World::process();
+    let code = match Registry::linked(plugins, tree::RESERVED_FLAGS) {
+        Ok(registry) => run_in(world, Box::leak(Box::new(registry))),
+        Err(error) => {
+            let mut out = world.out;
+            out.failure(&Failure::new(error.to_string()).hint("rebuild the program"));
+            1
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Runs one command line in a world of the caller's and returns its exit code.
+pub fn run_in(world: World, registry: &'static Registry) -> u8 {
+    let (mut out, result) = Context::start(world, registry);
+    let code = match result {
+        Ok(exit) => exit.0,
+        Err(failure) => {
+            out.failure(&failure);
+            failure.exit
+        }
+    };
+    out.flush();
+    code
+}

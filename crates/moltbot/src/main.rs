@@ -1,2 +1,10 @@
-//! placeholder
-fn main() {}
+// Written by `cargo xtask sync`; do not edit.
+//! The stock binary: every plugin of this workspace.
+fn main() -> std::process::ExitCode {
+    moltbot_cli::run(&[
+        &moltbot_plugin_anthropic::PLUGIN,
+        &moltbot_plugin_api_key::PLUGIN,
+        &moltbot_plugin_claude_cli_oauth::PLUGIN,
+        &moltbot_plugin_setup_token::PLUGIN,
+    ])
+}

@@ -1,0 +1,214 @@
+//! The doctor's look at the stores: file modes, imports, profile ids, cooldowns, ends, and what
+//! the auth methods themselves have to say.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use moltbot_config::{AgentId, KeyPath};
+use moltbot_core::{CredentialKind, Level};
+use moltbot_gateway::{AgentPaths, Engine};
+use moltbot_profiles::{
+    BlockKind, Health, Profiles, Unusable, health, remaining_text, suggested_sibling,
+};
+
+use super::Doctor;
+use crate::commands::agents;
+use crate::out::clean;
+use crate::{Context, Failure};
+
+/// Checks the stores of all agents.
+pub(super) fn check(cx: &mut Context, doctor: &mut Doctor) -> Result<(), Failure> {
+    let ids = agents::ids(&*cx.config()?);
+    for id in ids {
+        let config = cx.config()?;
+        let agent = cx.agent_paths(&config, &id);
+        modes(cx, doctor, &agent)?;
+        one(cx, doctor, &id, &agent)?;
+    }
+    Ok(())
+}
+
+fn one(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    id: &AgentId,
+    agent: &AgentPaths,
+) -> Result<(), Failure> {
+    let store = cx.store(agent);
+    let loaded = match store.load_blocking() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            doctor.problem(cx, &clean(&error.to_string()), None);
+            return Ok(());
+        }
+    };
+    for note in &loaded.notes {
+        doctor.warning(cx, note);
+    }
+    for problem in loaded.profiles.problems() {
+        let text = format!("agent {id}: {} is not used: {}", problem.place, problem.reason);
+        doctor.warning(cx, &clean(&text));
+    }
+    if !loaded.imported.is_empty() {
+        let names = loaded.imported.join(", ");
+        if doctor.fix {
+            store.import_blocking(cx.now())?;
+            doctor.repaired(cx, &format!("imported old credentials of agent {id}: {names}"));
+        } else {
+            doctor.repairable(cx, &format!("old credentials of agent {id} wait: {names}"));
+        }
+    }
+    if loaded.profiles.is_empty() {
+        return Ok(());
+    }
+    let engine = cx.engine(agent)?;
+    rename(cx, doctor, &engine, &loaded.profiles)?;
+    for row in loaded.profiles.unusable(cx.now()) {
+        cx.out.line(cooldown(&row));
+    }
+    ends(cx, doctor, &engine)?;
+    let findings = cx.block_on(engine.doctor())??;
+    for finding in findings.into_iter().flat_map(|(_, findings)| findings) {
+        let text = clean(&finding.text).into_owned();
+        let fix = finding.fix.as_deref().map(|fix| clean(fix).into_owned());
+        match finding.level {
+            Level::Error => doctor.problem(cx, &text, fix.as_deref()),
+            Level::Warning => {
+                let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+                doctor.warning(cx, &format!("{text}{fix}"));
+            }
+            Level::Info => doctor.info(cx, &text),
+        }
+    }
+    Ok(())
+}
+
+/// Closes what others could read (spec A-1): the store is the owner's alone.
+fn modes(cx: &mut Context, doctor: &mut Doctor, agent: &AgentPaths) -> Result<(), Failure> {
+    for (path, wanted) in [(&agent.dir, 0o700), (&agent.store, 0o600)] {
+        let Ok(data) = fs::metadata(path) else { continue };
+        let found = data.permissions().mode() & 0o777;
+        if found & 0o077 == 0 {
+            continue;
+        }
+        let shown = cx.shown(path);
+        if !doctor.fix {
+            doctor.repairable(cx, &format!("{shown} is open to others (mode {found:03o})"));
+            continue;
+        }
+        close(path, wanted)?;
+        doctor.repaired(cx, &format!("closed {shown} (mode {found:03o} → {wanted:03o})"));
+    }
+    Ok(())
+}
+
+fn close(path: &Path, mode: u32) -> Result<(), Failure> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|error| Failure::new(format!("{} cannot be closed: {error}", path.display())))
+}
+
+/// Renames a config entry whose login is stored under a better id (spec S-20).
+fn rename(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    engine: &Engine,
+    profiles: &Profiles,
+) -> Result<(), Failure> {
+    let rules = engine.rules();
+    let config = cx.config()?;
+    let listed = config.auth.as_ref().map(|auth| &auth.profiles);
+    let renames: Vec<(String, String)> = listed
+        .into_iter()
+        .flatten()
+        .filter(|(id, _)| profiles.get(id).is_none())
+        .filter_map(|(id, _)| Some((id.clone(), suggested_sibling(profiles, rules, id)?)))
+        .collect();
+    for (old, new) in renames {
+        let text = format!("Auth: migrate {old} → {new} (OAuth profile id)");
+        if !doctor.fix {
+            doctor.repairable(cx, &text);
+            continue;
+        }
+        cx.edit(|editor| {
+            let all = KeyPath::keys(["auth", "profiles"]);
+            if let Some(entry) = editor.get(&all.key(old.as_str())) {
+                if editor.get(&all.key(new.as_str())).is_none() {
+                    editor.set(&all.key(new.as_str()), &entry)?;
+                }
+                editor.unset(&all.key(old.as_str()))?;
+            }
+            let orders = KeyPath::keys(["auth", "order"]);
+            let listed = editor.get(&orders).and_then(|orders| orders.as_object().cloned());
+            for (provider, ids) in listed.into_iter().flatten() {
+                for (at, _) in ids
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .enumerate()
+                    .filter(|(_, id)| id.as_str() == Some(&old))
+                {
+                    let place = orders.key(provider.as_str()).index(at);
+                    editor.set(&place, &serde_json::json!(new))?;
+                }
+            }
+            Ok(())
+        })?;
+        doctor.repaired(cx, &text);
+    }
+    Ok(())
+}
+
+fn cooldown(row: &Unusable) -> String {
+    let left = remaining_text(Some(row.remaining_ms));
+    let id = clean(&row.profile_id);
+    let models = match row.models.is_empty() {
+        true => String::new(),
+        false => format!(" for {}", row.models.join(", ")),
+    };
+    match row.kind {
+        BlockKind::Cooldown => {
+            format!("- {id}: cooldown ({left}){models} — Wait for cooldown or switch provider.")
+        }
+        BlockKind::Disabled => {
+            let reason = row.reason.as_deref().map(|r| format!(":{r}")).unwrap_or_default();
+            format!(
+                "- {id}: disabled{reason} ({left}){models} — Top up credits (provider billing) or \
+                 switch provider."
+            )
+        }
+    }
+}
+
+/// Tells which logins and tokens end soon or have ended.
+fn ends(cx: &mut Context, doctor: &mut Doctor, engine: &Engine) -> Result<(), Failure> {
+    let views = cx.block_on(engine.resolve_profiles(None))??;
+    let now = cx.now();
+    for view in &views {
+        let id = clean(&view.id).into_owned();
+        if let Some(why) = &view.missing_plugin {
+            let why = clean(why);
+            doctor.problem(cx, &why, Some("`moltbot plugins list` shows what is there"));
+            continue;
+        }
+        if !matches!(view.state.kind, CredentialKind::Oauth | CredentialKind::Token) {
+            continue;
+        }
+        let left = view.state.expires.map(|at| at.since(now));
+        match health(&view.state, now) {
+            Health::Expiring => {
+                doctor.warning(cx, &format!("{id} expires in {}", remaining_text(left)));
+            }
+            Health::Expired if view.state.refreshable => {
+                doctor.info(cx, &format!("{id} is expired; its next use renews it"));
+            }
+            Health::Expired => {
+                let fix = "Log in again: `moltbot onboard`";
+                doctor.problem(cx, &format!("{id} is expired"), Some(fix));
+            }
+            // Why it is missing is the method's own finding.
+            Health::Missing | Health::Ok | Health::Static => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The commands, one file each: `command` describes it, `run` does it.
+
+use clap::{Arg, ArgAction};
+use moltbot_core::{Offer, Payer, Registry};
+
+pub(crate) mod agent;
+pub(crate) mod agents;
+pub(crate) mod auth;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub mod fields;
+pub(crate) mod lab;
+pub(crate) mod models;
+pub(crate) mod order;
+pub(crate) mod plugins;
+pub(crate) mod status;
+
+/// The flag `--json`.
+pub fn json_arg() -> Arg {
+    Arg::new("json").long("json").help("Print JSON").action(ArgAction::SetTrue)
+}
+
+/// The flag `--agent`.
+pub fn agent_arg() -> Arg {
+    Arg::new("agent").long("agent").value_name("ID").help("Use this agent, not the default one")
+}
+
+/// The provider that examples and defaults use: the one whose offer is recommended, else the
+/// first.
+pub fn usual_provider(registry: &Registry) -> &'static str {
+    let recommended = registry.offers().iter().find(|entry| entry.offer.caps.recommended);
+    recommended
+        .map(|entry| entry.provider.id.as_ref())
+        .or_else(|| registry.providers().first().map(|entry| entry.info.id.as_ref()))
+        .unwrap_or("provider")
+}
+
+/// Says in one line who pays for a credential and what the vendor says about it (decision 6).
+pub fn terms(offer: &Offer) -> String {
+    let payer = match offer.payer {
+        Payer::Metered => "billed per use",
+        Payer::Subscription => "drawn from a subscription",
+        Payer::Unknown => "payer unknown",
+    };
+    match &offer.policy {
+        Some(policy) => {
+            format!("{payer}; {} ({}, read {})", policy.line, policy.source, policy.checked)
+        }
+        None => payer.to_string(),
+    }
+}

@@ -1,0 +1,85 @@
+//! `moltbot models`: which models are configured, and which credentials they would use.
+
+mod aliases;
+mod facts;
+mod fallbacks;
+mod list;
+mod probe;
+mod report;
+mod set;
+mod status;
+mod status_text;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use moltbot_config::ModelSlot;
+use moltbot_core::Registry;
+use moltbot_gateway::{Engine, ModelRef};
+
+use crate::{Context, Failure, Outcome};
+
+use super::{auth, order};
+
+/// Describes the command.
+pub(crate) fn command(registry: &Registry) -> Command {
+    let flag = |id: &'static str, help: &'static str| {
+        Arg::new(id).long(id).help(help).action(ArgAction::SetTrue)
+    };
+    let auth = auth::command(registry);
+    Command::new("models")
+        .about("Show and change the models in use and the credentials behind them")
+        .args_conflicts_with_subcommands(true)
+        .args(status::args())
+        .arg(flag("status-json", "The same as `models status --json`").conflicts_with("json"))
+        .arg(flag("status-plain", "The same as `models status --plain`"))
+        .subcommand(status::command())
+        .subcommand(list::command(registry))
+        .subcommand(set::command(registry))
+        .subcommand(set::image_command(registry))
+        .subcommand(aliases::command(registry))
+        .subcommand(fallbacks::command(registry))
+        .subcommand(fallbacks::image_command(registry))
+        .subcommand(auth.subcommand(order::command(registry)))
+        .after_help(
+            "Examples:\n  moltbot models\n  moltbot models status --json\n  \
+             moltbot models list --all\n  moltbot models set <model>",
+        )
+}
+
+/// Runs a subcommand; without one, `status`.
+pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
+    match args.subcommand() {
+        None | Some(("status", _)) => {
+            let args = args.subcommand_matches("status").unwrap_or(args);
+            status::run(cx, args)
+        }
+        Some(("list", args)) => list::run(cx, args),
+        Some(("set", args)) => set::run(cx, args, ModelSlot::Main),
+        Some(("set-image", args)) => set::run(cx, args, ModelSlot::Image),
+        Some(("aliases", args)) => aliases::run(cx, args),
+        Some(("fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Main),
+        Some(("image-fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Image),
+        Some((_, args)) => match args.subcommand() {
+            Some(("order", args)) => order::run(cx, args),
+            _ => auth::run(cx, args),
+        },
+    }
+}
+
+/// Makes the engine of the default agent, to resolve names with; it does nothing by itself.
+fn engine(cx: &mut Context) -> Result<Engine, Failure> {
+    let agent = cx.agent_by_id(None)?;
+    cx.engine(&agent)
+}
+
+/// Resolves a name to a model, and warns where it is probably not meant.
+pub(crate) fn resolve(cx: &mut Context, raw: &str) -> Result<ModelRef, Failure> {
+    let engine = engine(cx)?;
+    let parsed = engine.models().parse(raw)?;
+    if let Some(warning) = &parsed.warning {
+        cx.out.warn(warning);
+    }
+    if engine.models().info(&parsed.model).is_none() {
+        cx.out.warn(format!("{} is not in the catalog; it will be sent as it is", parsed.model));
+    }
+    Ok(parsed.model)
+}

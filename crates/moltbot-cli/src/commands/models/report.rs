@@ -1,0 +1,433 @@
+//! What `models status` knows, in the shape of its JSON (spec L-36). Key order is output order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use moltbot_config::Source as EnvSource;
+use moltbot_core::{AuthError, Credential as StoredCredential, CredentialKind, Timestamp, mask};
+use moltbot_gateway::{AgentPaths, Engine, ProfileView, Source as Credential, SourceKind};
+use moltbot_profiles::{
+    Choice, ChoiceInput, Health, Profiles, ResolvedState, SkipReason, Unusable, WARN_MS,
+    display_name, health, label, normalize_provider, order, provider_health,
+};
+use serde::Serialize;
+
+use super::probe::Probes;
+use crate::commands::terms;
+use crate::out::clean;
+use crate::{Context, Failure};
+
+/// Everything that `models status` shows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    pub(super) config_path: PathBuf,
+    pub(super) agent_dir: PathBuf,
+    pub(super) default_model: String,
+    pub(super) resolved_default: String,
+    pub(super) fallbacks: Vec<String>,
+    pub(super) image_model: Option<String>,
+    pub(super) image_fallbacks: Vec<String>,
+    pub(super) aliases: BTreeMap<String, String>,
+    pub(super) allowed: Vec<String>,
+    pub(super) auth: Auth,
+    /// What only people need to know, one line each: label and text.
+    #[serde(skip)]
+    pub(super) facts: Vec<(&'static str, String)>,
+    /// Who pays and what the vendor says, by profile or variable.
+    #[serde(skip)]
+    pub(super) terms: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Auth {
+    pub(super) store_path: PathBuf,
+    pub(super) shell_env_fallback: ShellEnv,
+    #[serde(rename = "providersWithOAuth")]
+    pub(super) providers_with_oauth: Vec<String>,
+    pub(super) missing_providers_in_use: Vec<String>,
+    pub(super) providers: Vec<Provider>,
+    pub(super) unusable_profiles: Vec<Unusable>,
+    pub(super) oauth: Oauth,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) probes: Option<Probes>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShellEnv {
+    pub(super) enabled: bool,
+    pub(super) applied_keys: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Provider {
+    pub(super) provider: String,
+    pub(super) effective: Effective,
+    pub(super) profiles: Counts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) env: Option<Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) models_json: Option<Shown>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Effective {
+    pub(super) kind: &'static str,
+    pub(super) detail: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Counts {
+    pub(super) count: usize,
+    pub(super) oauth: usize,
+    pub(super) token: usize,
+    pub(super) api_key: usize,
+    pub(super) labels: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    pub(super) value: String,
+    pub(super) source: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Oauth {
+    pub(super) warn_after_ms: i64,
+    pub(super) profiles: Vec<Profile>,
+    pub(super) providers: Vec<ProviderHealth>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Profile {
+    pub(super) profile_id: String,
+    pub(super) provider: String,
+    #[serde(rename = "type")]
+    pub(super) kind: CredentialKind,
+    pub(super) status: Health,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) remaining_ms: Option<i64>,
+    pub(super) source: String,
+    pub(super) label: String,
+    /// Whether it is in the order of its provider and hence counts for `--check`.
+    #[serde(skip)]
+    pub(super) counts: bool,
+    /// Why it is not ready, for people.
+    #[serde(skip)]
+    pub(super) detail: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProviderHealth {
+    pub(super) provider: String,
+    pub(super) status: Health,
+    pub(super) profiles: Vec<Profile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) remaining_ms: Option<i64>,
+}
+
+/// Looks at config, environment, store and links; changes nothing and asks no service.
+pub(super) fn gather(
+    cx: &mut Context,
+    engine: &Engine,
+    agent: &AgentPaths,
+) -> Result<Report, Failure> {
+    let now = cx.now();
+    let store = cx.store(agent).load_blocking()?;
+    for note in &store.notes {
+        cx.out.warn(note);
+    }
+    for problem in store.profiles.problems() {
+        cx.out.warn(format!("{} is not used: {}", problem.place, problem.reason));
+    }
+    // Without profiles there is nothing to resolve, hence no runtime to start.
+    let mut views = match store.profiles.is_empty() {
+        true => Vec::new(),
+        false => cx.block_on(engine.resolve_profiles(None))??,
+    };
+    views.sort_by(|a, b| a.id.cmp(&b.id));
+    let models = engine.models();
+    let listed = models.listed();
+    let tagged = |wanted: fn(&str) -> bool| {
+        let models = listed.iter().filter(move |listed| listed.tags.iter().any(|tag| wanted(tag)));
+        models.map(|listed| listed.model.to_string()).collect::<Vec<_>>()
+    };
+    let mut in_use: Vec<String> = listed
+        .iter()
+        .filter(|listed| listed.tags.iter().any(|tag| is_use(tag)))
+        .map(|listed| listed.model.provider.clone())
+        .collect();
+    in_use.sort();
+    in_use.dedup();
+    let mut gathered =
+        Gathered { cx, engine, agent, profiles: &store.profiles, views: &views, now };
+    let (providers, missing) = gathered.providers(&in_use);
+    let profiles = gathered.profiles();
+    let oauth = Oauth { warn_after_ms: WARN_MS, providers: gathered.health(&profiles), profiles };
+    let facts = super::facts::gather(gathered.cx, engine, &views)?;
+    let terms = gathered.terms();
+    let shell = shell(cx)?;
+    let with_login = providers.iter().filter(|row| row.profiles.oauth + row.profiles.token > 0);
+    Ok(Report {
+        config_path: cx.paths().config_file().to_path_buf(),
+        agent_dir: agent.dir.clone(),
+        default_model: models.primary_raw(),
+        resolved_default: models.primary().model.to_string(),
+        fallbacks: tagged(|tag| tag.starts_with("fallback#")),
+        image_model: tagged(|tag| tag == "image").into_iter().next(),
+        image_fallbacks: tagged(|tag| tag.starts_with("img-fallback#")),
+        aliases: models
+            .aliases()
+            .into_iter()
+            .map(|(alias, model)| (alias, model.to_string()))
+            .collect(),
+        allowed: models.allowlist().into_iter().flatten().map(|key| key.to_string()).collect(),
+        auth: Auth {
+            store_path: agent.store.clone(),
+            shell_env_fallback: shell,
+            providers_with_oauth: with_login
+                .map(|row| {
+                    let count = row.profiles.oauth + row.profiles.token;
+                    format!("{} ({count})", row.provider)
+                })
+                .collect(),
+            missing_providers_in_use: missing,
+            providers,
+            unusable_profiles: store.profiles.unusable(now),
+            oauth,
+            probes: None,
+        },
+        facts,
+        terms,
+    })
+}
+
+/// Tells the tags of models that requests may go to from those that are merely allowed.
+fn is_use(tag: &str) -> bool {
+    tag == "default" || tag == "image" || tag.contains("fallback#")
+}
+
+struct Gathered<'a> {
+    cx: &'a mut Context,
+    engine: &'a Engine,
+    agent: &'a AgentPaths,
+    profiles: &'a Profiles,
+    views: &'a [ProfileView],
+    now: Timestamp,
+}
+
+impl Gathered<'_> {
+    /// Makes the rows of providers that have any credential, and lists those that lack one.
+    fn providers(&mut self, in_use: &[String]) -> (Vec<Provider>, Vec<String>) {
+        let mut ids: Vec<String> = self.engine.providers().iter().map(|p| p.id.clone()).collect();
+        ids.extend(self.profiles.providers().into_iter().map(String::from));
+        ids.extend(in_use.iter().cloned());
+        ids.sort();
+        ids.dedup();
+        let (mut rows, mut missing) = (Vec::new(), Vec::new());
+        for id in ids {
+            let row = self.provider(&id);
+            if row.effective.kind != "missing" {
+                rows.push(row);
+            } else if in_use.contains(&id) {
+                missing.push(id);
+            }
+        }
+        (rows, missing)
+    }
+
+    fn provider(&self, id: &str) -> Provider {
+        let counts = self.counts(id);
+        let (sources, _) = self.engine.other_sources(id);
+        let first = |kind: SourceKind| sources.iter().find(|source| source.kind == kind);
+        let env = first(SourceKind::Env).map(shown);
+        let models_json = first(SourceKind::Config).map(shown);
+        let store = || Effective { kind: "profiles", detail: self.cx.shown(&self.agent.store) };
+        let other = |kind, shown: &Shown| Effective { kind, detail: shown.value.clone() };
+        let effective = match (&env, &models_json) {
+            _ if counts.count > 0 && self.usable(id) => store(),
+            (Some(env), _) => other("env", env),
+            (None, Some(models_json)) => other("models.json", models_json),
+            (None, None) if counts.count > 0 => store(),
+            (None, None) => Effective { kind: "missing", detail: "missing".to_string() },
+        };
+        Provider { provider: id.to_string(), effective, profiles: counts, env, models_json }
+    }
+
+    /// Tells whether a chat would try a profile, now or when its cooldown ends.
+    fn usable(&self, provider: &str) -> bool {
+        let choice = self.choice(provider);
+        let cooling = |reason: &SkipReason| {
+            matches!(reason, SkipReason::Cooldown { .. } | SkipReason::Disabled { .. })
+        };
+        !choice.candidates.is_empty() || choice.skipped.iter().any(|s| cooling(&s.reason))
+    }
+
+    fn choice(&self, provider: &str) -> Choice {
+        let judge = |id: &str, stored: &StoredCredential| {
+            let view = self.views.iter().find(|view| view.id == id);
+            view.map_or_else(
+                || ResolvedState::stored(stored, false, self.now),
+                |view| view.state.clone(),
+            )
+        };
+        let setup = self.engine.provider(provider);
+        let accepts = setup.map(|setup| setup.info.accepts.as_slice()).unwrap_or_default();
+        let also: Vec<(String, CredentialKind)> =
+            accepts.iter().map(|(id, kind)| (id.to_string(), kind.clone())).collect();
+        let rules = self.engine.rules();
+        let input = ChoiceInput::new(self.profiles, rules, provider, &judge, self.now);
+        order(&ChoiceInput { also: &also, ..input })
+    }
+
+    fn counts(&self, provider: &str) -> Counts {
+        let mut counts = Counts::default();
+        for view in self.views.iter().filter(|view| of_provider(view, provider)) {
+            counts.count += 1;
+            match kind(view) {
+                CredentialKind::Oauth => counts.oauth += 1,
+                CredentialKind::Token => counts.token += 1,
+                CredentialKind::ApiKey => counts.api_key += 1,
+                CredentialKind::None | CredentialKind::Other(_) => {}
+            }
+            let credential = view.resolved.as_ref().map_or(&view.stored, |r| &r.credential);
+            let stats = self.profiles.stats(&view.id);
+            counts.labels.push(label(&view.id, credential, stats, self.now));
+        }
+        counts
+    }
+
+    fn profiles(&mut self) -> Vec<Profile> {
+        let config = self.cx.config();
+        let email = |id: &str| {
+            let auth = config.as_ref().ok()?.auth.as_ref()?;
+            auth.profiles.get(id)?.email.clone()
+        };
+        let mut choices: BTreeMap<String, Choice> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for view in self.views {
+            let provider = normalize_provider(&view.stored.provider);
+            let choice = choices.entry(provider.clone()).or_insert_with(|| self.choice(&provider));
+            let kind = kind(view).clone();
+            let expires = view.state.expires.filter(|_| kind != CredentialKind::ApiKey);
+            let address = email(&view.id).or_else(|| view.stored.email.clone());
+            rows.push(Profile {
+                label: display_name(&view.id, address.as_deref()),
+                status: health(&view.state, self.now),
+                expires_at: expires,
+                remaining_ms: expires.map(|at| at.since(self.now)),
+                source: view.stored.source.clone().unwrap_or_else(|| "store".to_string()),
+                counts: counts(choice.why_not(&view.id)),
+                detail: detail(view),
+                profile_id: view.id.clone(),
+                provider,
+                kind,
+            });
+        }
+        rows
+    }
+
+    fn health(&self, profiles: &[Profile]) -> Vec<ProviderHealth> {
+        let mut ids: Vec<&str> = profiles.iter().map(|row| row.provider.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let one = |id: &str| {
+            let own: Vec<Profile> =
+                profiles.iter().filter(|row| row.provider == id).cloned().collect();
+            let counted: Vec<&Profile> = own.iter().filter(|row| row.counts).collect();
+            let status = provider_health(counted.iter().map(|row| (row.status, &row.kind)));
+            let expires = counted.iter().filter_map(|row| row.expires_at).min();
+            ProviderHealth {
+                provider: id.to_string(),
+                status,
+                expires_at: expires,
+                remaining_ms: expires.map(|at| at.since(self.now)),
+                profiles: own,
+            }
+        };
+        ids.into_iter().map(one).collect()
+    }
+
+    fn terms(&self) -> Vec<(String, String)> {
+        let mut lines = Vec::new();
+        for view in self.views {
+            let text = match (&view.offer, &view.missing_plugin) {
+                (_, Some(why)) => clean(why).into_owned(),
+                (Some(entry), None) => terms(entry.offer),
+                (None, None) => continue,
+            };
+            lines.push((view.id.clone(), text));
+        }
+        for setup in self.engine.providers() {
+            for source in self.engine.other_sources(&setup.id).0 {
+                let offers = self.cx.registry.offers().iter();
+                let offer = offers
+                    .filter(|entry| entry.provider.id == setup.id && !setup.borrowed)
+                    .find(|entry| entry.offer.kind == source.credential.kind);
+                if let Some(entry) = offer {
+                    lines.push((source.label.clone(), terms(entry.offer)));
+                }
+            }
+        }
+        lines
+    }
+}
+
+fn of_provider(view: &ProfileView, provider: &str) -> bool {
+    normalize_provider(&view.stored.provider) == provider
+}
+
+/// Returns the kind that counts: a link's own kind is known only when it was read.
+fn kind(view: &ProfileView) -> &CredentialKind {
+    view.resolved.as_ref().map_or(&view.stored.kind, |resolved| &resolved.credential.kind)
+}
+
+fn detail(view: &ProfileView) -> Option<String> {
+    match &view.resolved {
+        Ok(resolved) => resolved.detail.clone(),
+        Err(AuthError::Cancelled {}) => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Tells whether a profile stands in the order of its provider, usable or not (spec L-35).
+fn counts(why_not: Option<&SkipReason>) -> bool {
+    !matches!(
+        why_not,
+        Some(
+            SkipReason::NotInOrder {}
+                | SkipReason::NotInConfig {}
+                | SkipReason::OtherProvider { .. }
+                | SkipReason::ModeMismatch { .. }
+        )
+    )
+}
+
+fn shown(source: &Credential) -> Shown {
+    let value = match (source.kind, &source.credential.kind) {
+        (SourceKind::Env, CredentialKind::Oauth | CredentialKind::Token) => "OAuth (env)".into(),
+        _ => source.credential.secret().map_or_else(String::new, |secret| mask(secret.expose())),
+    };
+    Shown { value, source: source.label.clone() }
+}
+
+fn shell(cx: &mut Context) -> Result<ShellEnv, Failure> {
+    let loaded = cx.loaded()?;
+    let section = loaded.config.env.as_ref().and_then(|env| env.shell_env.as_ref());
+    let enabled = section.and_then(|shell| shell.enabled);
+    let wanted = moltbot_config::ShellImport::wanted(cx.outer_env(), enabled, None).is_some();
+    let env = &loaded.env;
+    let applied = env.names().filter(|name| matches!(env.get(name), Some((_, EnvSource::Shell))));
+    Ok(ShellEnv { enabled: wanted, applied_keys: applied.map(String::from).collect() })
+}

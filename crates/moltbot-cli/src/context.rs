@@ -1,0 +1,552 @@
+//! What a command works with: the outside world as values, and everything made from it on demand.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use moltbot_config::{
+    AgentId, Config, Editor, Env, Extensions, LoadInput, Loaded, MAIN_AGENT, NoteKind, Paths,
+    PathsInput, ShellImport, Source, Stamp, parse_dotenv, shell_import,
+};
+use moltbot_core::{Registry, Secret, Timestamp, VERSION};
+use moltbot_gateway::{AgentPaths, Clock, Engine, EngineParts, Front, Limits, SystemClock};
+use moltbot_profiles::{FileStore, LEGACY_FILE, LegacyFiles, STORE_FILE};
+use tokio::runtime::Runtime;
+
+use crate::out::{Out, Terminal, clean};
+use crate::tree::{self, Parsed};
+use crate::{Exit, Failure, Globals, Outcome, extensions, front, logging, shell};
+
+/// How long another process may hold the config's lock, in milliseconds.
+const CONFIG_LOCK_MS: u64 = 10_000;
+
+/// The most that is read from standard input or from a file with a secret, in bytes.
+const MAX_SECRET_BYTES: u64 = 1024 * 1024;
+
+/// The most that is read of a `.env` file, in bytes.
+const MAX_DOTENV_BYTES: u64 = 1024 * 1024;
+
+/// The process as a command sees it; tests make their own.
+pub struct World {
+    /// The arguments without the program's name.
+    pub args: Vec<OsString>,
+    /// The environment; variables that are not UTF-8 are left out.
+    pub env: Vec<(String, String)>,
+    /// The home directory.
+    pub home: Option<PathBuf>,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Standard input.
+    pub stdin: Box<dyn Read>,
+    /// The output streams.
+    pub out: Out,
+    /// Who answers questions; `None` for the terminal.
+    pub front: Option<Arc<dyn Front>>,
+}
+
+impl World {
+    /// Takes a snapshot of this process.
+    pub fn process() -> Self {
+        let width = rustix::termios::tcgetwinsize(io::stdout())
+            .or_else(|_| rustix::termios::tcgetwinsize(io::stderr()))
+            .ok()
+            .map(|size| size.ws_col)
+            .filter(|columns| *columns > 0);
+        let terminal = Terminal {
+            stdin: io::stdin().is_terminal(),
+            stdout: io::stdout().is_terminal(),
+            stderr: io::stderr().is_terminal(),
+            width,
+        };
+        Self {
+            args: std::env::args_os().skip(1).collect(),
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+            cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            clock: Arc::new(SystemClock),
+            stdin: Box::new(io::stdin()),
+            out: Out::new(Box::new(io::stdout()), Box::new(io::stderr()), terminal),
+            front: None,
+        }
+    }
+}
+
+/// Everything a command may ask for. What costs something is made at the first question.
+pub struct Context {
+    /// Where to print.
+    pub out: Out,
+    /// The plugins of this build.
+    pub registry: &'static Registry,
+    /// The flags before the command.
+    pub globals: Globals,
+    process: Vec<(String, String)>,
+    cwd: PathBuf,
+    clock: Arc<dyn Clock>,
+    stdin: Box<dyn Read>,
+    paths: Paths,
+    extensions: Extensions,
+    env: Option<Env>,
+    loaded: Option<Arc<Loaded>>,
+    front: Option<Arc<dyn Front>>,
+    runtime: Option<Runtime>,
+}
+
+impl Context {
+    /// Reads the command line, runs the command, and hands the output streams back for what is
+    /// left to print.
+    pub(crate) fn start(world: World, registry: &'static Registry) -> (Out, Outcome) {
+        let World { args, env, home, cwd, clock, stdin, mut out, front } = world;
+        let globals = match Globals::take(args) {
+            Ok(globals) => globals,
+            Err(failure) => return (out, Err(failure)),
+        };
+        let process = |name: &str| {
+            let found = env.iter().find(|(other, _)| other == name);
+            found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        };
+        let dull =
+            globals.no_color || process("NO_COLOR").is_some() || process("TERM") == Some("dumb");
+        out.allow_color(!dull);
+        out.repeat_flags(globals.repeated());
+        if globals.version {
+            out.line(VERSION);
+            return (out, Ok(Exit::OK));
+        }
+        if registry.plugins().is_empty() {
+            let failure = Failure::new("this build has no plugins")
+                .hint("name them in `main`: moltbot_cli::run(&[&some_plugin::PLUGIN])");
+            return (out, Err(failure));
+        }
+        if let Err(sentence) = logging::start(process("MOLTBOT_LOG")) {
+            out.warn(sentence);
+        }
+        let matches = match tree::parse(registry, &globals.instance.rest, out.color()) {
+            Ok(Parsed::Run(matches)) => matches,
+            Ok(Parsed::Help(text)) => {
+                out.raw(&text);
+                return (out, Ok(Exit::OK));
+            }
+            Err(failure) => return (out, Err(failure)),
+        };
+        let Some(home) = home else {
+            let failure = Failure::new("The home directory is not known").hint("set HOME");
+            return (out, Err(failure));
+        };
+        let paths = resolve(&env, &home, &cwd, &globals);
+        let mut context = Self {
+            out,
+            registry,
+            globals,
+            process: env,
+            cwd,
+            clock,
+            stdin,
+            paths,
+            extensions: extensions::of(registry),
+            env: None,
+            loaded: None,
+            front,
+            runtime: None,
+        };
+        let outcome = tree::run(&mut context, &matches);
+        (context.out, outcome)
+    }
+
+    /// Reads the clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Returns the clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    /// Returns the home directory.
+    pub fn home(&self) -> &Path {
+        self.paths.home()
+    }
+
+    /// Returns the working directory.
+    pub fn cwd(&self) -> &Path {
+        &self.cwd
+    }
+
+    /// Returns where state, config and agents are.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Looks anew where everything is, after something was moved.
+    pub(crate) fn resolve_paths(&mut self) {
+        let home = self.home().to_path_buf();
+        self.paths = resolve(&self.process, &home, &self.cwd, &self.globals);
+        self.env = None;
+        self.loaded = None;
+    }
+
+    /// Writes a path for people: `~` for home, nothing that could move the cursor.
+    pub fn shown(&self, path: &Path) -> String {
+        clean(&self.paths.display(path)).into_owned()
+    }
+
+    /// Returns what the plugins add to the config's schema.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Finds a variable in the environment of the process alone.
+    pub fn process_env(&self, name: &str) -> Option<&str> {
+        let found = self.process.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.trim().is_empty())
+    }
+
+    /// Returns the environment of the process alone.
+    pub fn process_vars(&self) -> Vec<(String, String)> {
+        self.process.clone()
+    }
+
+    /// Returns the environment without the config's own variables: process, `.env` files, and the
+    /// login shell if that is asked for (spec C-8, C-11).
+    pub fn outer_env(&mut self) -> &Env {
+        if self.env.is_none() {
+            let env = self.read_env();
+            self.env = Some(env);
+        }
+        self.env.as_ref().expect("set above")
+    }
+
+    /// Returns the whole environment, the config's variables included.
+    pub fn env(&mut self) -> Result<Env, Failure> {
+        Ok(self.loaded()?.env.clone())
+    }
+
+    /// Returns the config as loaded, with everything known about its source.
+    ///
+    /// An invalid config is the failure that spec C-16 describes.
+    pub fn loaded(&mut self) -> Result<Arc<Loaded>, Failure> {
+        if let Some(loaded) = &self.loaded {
+            return Ok(loaded.clone());
+        }
+        let loaded = Arc::new(self.load()?);
+        for note in &loaded.notes {
+            if note.kind == NoteKind::NewerVersion {
+                self.out.warn(&note.message);
+            }
+        }
+        self.loaded = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Returns the config.
+    pub fn config(&mut self) -> Result<Arc<Config>, Failure> {
+        let loaded = self.loaded()?;
+        Ok(Arc::new(loaded.config.clone()))
+    }
+
+    /// Loads the config anew, for commands that look at what is wrong with it.
+    pub fn load(&mut self) -> Result<Loaded, moltbot_config::ConfigError> {
+        self.outer_env();
+        moltbot_config::load(&self.load_input())
+    }
+
+    /// Changes the config: takes its lock, lets `change` work on the source text, checks the
+    /// result and writes it. A failure of `change` or of the check leaves every file as it was.
+    ///
+    /// Says on standard error which files were written and what else was brought up to date.
+    pub fn edit<T>(
+        &mut self,
+        change: impl FnOnce(&mut Editor<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.outer_env();
+        let now = iso(self.now());
+        let mut editor = Editor::open(self.load_input(), CONFIG_LOCK_MS)?;
+        let value = change(&mut editor)?;
+        let changed = editor.commit(Stamp { version: VERSION, now: &now })?;
+        for sentence in &changed.changes {
+            self.out.note(sentence);
+        }
+        for file in &changed.files {
+            let shown = self.shown(file);
+            self.out.note(format!("Updated {shown}"));
+        }
+        self.loaded = Some(Arc::new(changed.loaded));
+        Ok(value)
+    }
+
+    /// Returns what loading and editing the config depend on.
+    fn load_input(&self) -> LoadInput<'_> {
+        LoadInput {
+            paths: &self.paths,
+            env: self.env.as_ref().expect("read by every caller before"),
+            extensions: &self.extensions,
+            version: VERSION,
+        }
+    }
+
+    /// Forgets the config, after its file was moved.
+    pub(crate) fn forget_config(&mut self) {
+        self.loaded = None;
+    }
+
+    /// Moves into another home with nothing but these variables: nothing of the user's is seen
+    /// from there.
+    pub(crate) fn move_to(&mut self, home: PathBuf, env: Vec<(String, String)>) {
+        self.paths = Paths::resolve(&PathsInput {
+            env: &Env::new(env.iter().cloned()),
+            home: &home,
+            cwd: &home,
+            profile: None,
+            exists: &|path| path.exists(),
+        });
+        self.cwd = home;
+        self.process = env;
+        self.env = None;
+        self.loaded = None;
+    }
+
+    /// Finds the agent that `--agent` names, else the default one.
+    pub fn agent(&mut self, args: &ArgMatches) -> Result<AgentPaths, Failure> {
+        let id = args.try_get_one::<String>("agent").ok().flatten();
+        self.agent_by_id(id.map(String::as_str))
+    }
+
+    /// Finds an agent, the default one without a name.
+    pub fn agent_by_id(&mut self, id: Option<&str>) -> Result<AgentPaths, Failure> {
+        let config = self.config()?;
+        let agent = match id {
+            None => config.default_agent(),
+            Some(raw) => {
+                let id = AgentId::normalize(raw);
+                if id.as_str() != MAIN_AGENT && config.agent(&id).is_none() {
+                    let message = format!(
+                        "Unknown agent id \"{raw}\". Use \"moltbot agents list\" to see configured \
+                         agents."
+                    );
+                    return Err(Failure::new(message).code("agent-unknown"));
+                }
+                id
+            }
+        };
+        Ok(self.agent_paths(&config, &agent))
+    }
+
+    /// Returns where an agent keeps what belongs to it, whether it exists or not.
+    pub fn agent_paths(&self, config: &Config, agent: &AgentId) -> AgentPaths {
+        let configured = config.agent(agent).and_then(|entry| entry.agent_dir.as_ref());
+        let dir = self.paths.agent_dir(agent, configured.map(|dir| dir.as_str()));
+        AgentPaths {
+            id: agent.as_str().to_string(),
+            store: dir.join(STORE_FILE),
+            sessions: self.paths.sessions_dir(agent),
+            dir,
+        }
+    }
+
+    /// Returns an agent's credential store. Nothing is read yet.
+    pub fn store(&self, agent: &AgentPaths) -> FileStore {
+        // Credentials of old versions were everybody's; they become those of `main`, because
+        // agents inherit nothing from each other.
+        let oauth = (agent.id == MAIN_AGENT).then(|| self.paths.legacy_oauth_file());
+        let auth = Some(agent.dir.join(LEGACY_FILE));
+        FileStore::new(&agent.store)
+            .legacy(LegacyFiles { auth, oauth })
+            .sleeper(Arc::new(|wait: Duration| Box::pin(tokio::time::sleep(wait))))
+    }
+
+    /// Makes the engine for an agent.
+    pub fn engine(&mut self, agent: &AgentPaths) -> Result<Engine, Failure> {
+        self.engine_at(agent, None)
+    }
+
+    /// Makes the engine for an agent, with every request going to a lab on this machine.
+    pub fn engine_at(
+        &mut self,
+        agent: &AgentPaths,
+        lab_base_url: Option<String>,
+    ) -> Result<Engine, Failure> {
+        let loaded = self.loaded()?;
+        Ok(Engine::new(EngineParts {
+            registry: self.registry,
+            config: Arc::new(loaded.config.clone()),
+            env: loaded.env.clone(),
+            home: Some(self.home().to_path_buf()),
+            agent: agent.clone(),
+            store: Arc::new(self.store(agent)),
+            front: self.front(),
+            clock: self.clock.clone(),
+            lab_base_url,
+            limits: Limits::default(),
+        }))
+    }
+
+    /// Returns who answers questions.
+    pub fn front(&mut self) -> Arc<dyn Front> {
+        self.front.get_or_insert_with(front::terminal).clone()
+    }
+
+    /// Sets who answers questions, for engines made afterwards.
+    pub fn set_front(&mut self, front: Arc<dyn Front>) {
+        self.front = Some(front);
+    }
+
+    /// Waits for a future on this thread.
+    pub fn block_on<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
+        Ok(self.runtime()?.block_on(future))
+    }
+
+    /// Waits for a future that Ctrl-C abandons.
+    pub fn block_on_cancel<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
+        self.runtime()?.block_on(async {
+            tokio::select! {
+                output = future => Ok(output),
+                _ = tokio::signal::ctrl_c() => Err(Failure::cancelled()),
+            }
+        })
+    }
+
+    /// Reads standard input to its end, at most 1 MiB.
+    pub fn read_stdin(&mut self) -> Result<Secret, Failure> {
+        read_secret(&mut self.stdin, "standard input")
+    }
+
+    /// Takes the value of a flag that holds a secret: the literal, or standard input for `-`.
+    pub fn secret_flag(&mut self, raw: &str) -> Result<Secret, Failure> {
+        if raw == "-" { self.read_stdin() } else { Ok(Secret::new(raw)) }
+    }
+
+    /// Reads a secret from a file, at most 1 MiB.
+    pub fn secret_file(&mut self, path: &Path) -> Result<Secret, Failure> {
+        let shown = self.shown(path);
+        let path = self.cwd.join(path);
+        let mut file = std::fs::File::open(path)
+            .map_err(|error| Failure::input(format!("{shown} cannot be read: {error}")))?;
+        read_secret(&mut file, &shown)
+    }
+
+    fn runtime(&mut self) -> Result<&Runtime, Failure> {
+        if self.runtime.is_none() {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::new(format!("The event loop cannot start: {error}")))?;
+            self.runtime = Some(runtime);
+        }
+        Ok(self.runtime.as_ref().expect("set above"))
+    }
+
+    fn read_env(&mut self) -> Env {
+        let mut env = Env::new(self.process.iter().cloned());
+        let files = self.paths.env_files();
+        for (source, file) in [Source::CwdFile, Source::StateFile].into_iter().zip(files) {
+            match read_text(&file) {
+                Ok(Some(text)) => env = env.with(source, parse_dotenv(&text)),
+                Ok(None) => {}
+                Err(error) => {
+                    let shown = self.shown(&file);
+                    self.out.warn(format!("{shown} is not used: {error}"));
+                }
+            }
+        }
+        let input = LoadInput {
+            paths: &self.paths,
+            env: &env,
+            extensions: &self.extensions,
+            version: VERSION,
+        };
+        let Some(import) = shell_import(&input) else { return env };
+        match self.ask_shell(&import, &env) {
+            Ok(imported) => env.with(Source::Shell, imported),
+            Err(sentence) => {
+                self.out.warn(sentence);
+                env
+            }
+        }
+    }
+
+    fn ask_shell(
+        &self,
+        import: &ShellImport,
+        env: &Env,
+    ) -> Result<std::collections::BTreeMap<String, String>, String> {
+        let allowed = self.importable();
+        if allowed.iter().all(|name| env.get(name).is_some()) {
+            return Ok(Default::default());
+        }
+        let (program, args) = ShellImport::command(self.process_env("SHELL"));
+        let timeout = Duration::from_millis(import.timeout_ms);
+        let output = shell::output(&program, &args, &self.process, timeout)?;
+        Ok(ShellImport::import(&output, &allowed, env))
+    }
+
+    /// Lists what may be taken from the login shell: the variables that providers read, and ours.
+    fn importable(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for entry in self.registry.providers() {
+            names.extend(entry.info.env.iter().map(|key| key.name.to_string()));
+            names.extend(entry.info.api_key.iter().map(|spec| spec.env.to_string()));
+        }
+        for prefix in ["MOLTBOT", "CLAWDBOT"] {
+            names.extend(["TOKEN", "PASSWORD"].map(|name| format!("{prefix}_GATEWAY_{name}")));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+fn resolve(env: &[(String, String)], home: &Path, cwd: &Path, globals: &Globals) -> Paths {
+    Paths::resolve(&PathsInput {
+        env: &Env::new(env.iter().cloned()),
+        home,
+        cwd,
+        profile: globals.instance.profile.as_deref(),
+        exists: &|path| path.exists(),
+    })
+}
+
+/// Writes a time as ISO 8601 in UTC.
+pub(crate) fn iso(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.millis())
+        .map_or_else(|_| at.millis().to_string(), |at| at.to_string())
+}
+
+fn read_secret(from: &mut dyn Read, shown: &str) -> Result<Secret, Failure> {
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes);
+    read.map_err(|error| Failure::input(format!("{shown} cannot be read: {error}")))?;
+    // The error of `from_utf8` would carry the bytes; it is dropped unseen.
+    let text = text.map_err(|_| Failure::input(format!("{shown} is not UTF-8 text")))?;
+    let secret = Secret::new(text);
+    if secret.expose().len() as u64 > MAX_SECRET_BYTES {
+        return Err(Failure::input(format!("{shown} holds more than 1 MiB")));
+    }
+    Ok(secret)
+}
+
+/// Reads a small text file; `None` if there is none.
+fn read_text(path: &Path) -> io::Result<Option<String>> {
+    let file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_DOTENV_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_DOTENV_BYTES {
+        return Err(io::Error::other("it holds more than 1 MiB"));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| io::Error::other("it is not UTF-8 text"))
+}

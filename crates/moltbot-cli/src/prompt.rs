@@ -1,0 +1,131 @@
+//! Questions on the terminal. The prompt library sits behind this file and nowhere else.
+//!
+//! Everything is drawn on standard error, so that standard output stays data.
+
+use std::io;
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+/// One line of a [`select`].
+pub(crate) struct Choice<T> {
+    /// What choosing it returns.
+    pub(crate) value: T,
+    /// The line.
+    pub(crate) label: String,
+    /// Shown while the line is marked.
+    pub(crate) hint: String,
+}
+
+/// Says what is about to happen.
+pub(crate) fn intro(title: &str) -> io::Result<()> {
+    cliclack::intro(title)
+}
+
+/// Says how it ended.
+pub(crate) fn outro(text: &str) -> io::Result<()> {
+    cliclack::outro(text)
+}
+
+/// Shows a few lines under a title.
+pub(crate) fn note(title: &str, text: &str) -> io::Result<()> {
+    cliclack::note(title, text)
+}
+
+/// Says why an answer was refused.
+pub(crate) fn error(text: &str) -> io::Result<()> {
+    cliclack::log::error(text)
+}
+
+/// Asks for a secret; what is typed or pasted is drawn as dots.
+pub(crate) fn secret(label: &str) -> io::Result<String> {
+    quietly(|| cliclack::password(label).mask('•').allow_empty().interact())
+}
+
+/// Asks for a line of text.
+pub(crate) fn text(label: &str, default: Option<&str>) -> io::Result<String> {
+    quietly(|| {
+        let mut input = cliclack::input(label);
+        match default {
+            Some(default) => input = input.default_input(default),
+            None => input = input.required(false),
+        }
+        input.interact()
+    })
+}
+
+/// Asks yes or no.
+pub(crate) fn confirm(label: &str, default: bool) -> io::Result<bool> {
+    quietly(|| cliclack::confirm(label).initial_value(default).interact())
+}
+
+/// Lets one of several lines be chosen, `initial` being marked first.
+pub(crate) fn select<T: Clone + Eq>(
+    label: &str,
+    choices: &[Choice<T>],
+    initial: Option<&T>,
+) -> io::Result<T> {
+    quietly(|| {
+        let mut select = cliclack::select(label).max_rows(12);
+        for choice in choices {
+            select = select.item(choice.value.clone(), &choice.label, &choice.hint);
+        }
+        if let Some(initial) = initial {
+            select = select.initial_value(initial.clone());
+        }
+        select.interact()
+    })
+}
+
+/// A sign of life on standard error while something takes time; cleared when dropped.
+pub(crate) struct Spinner(indicatif::ProgressBar);
+
+impl Spinner {
+    /// Starts turning.
+    pub(crate) fn start(text: &str) -> Self {
+        let bar = indicatif::ProgressBar::new_spinner().with_message(text.to_string());
+        bar.enable_steady_tick(std::time::Duration::from_millis(100));
+        Self(bar)
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Runs a prompt with echo, line editing and signals of the terminal off from before the first key
+/// to after the last.
+///
+/// The library switches the terminal for each key anew; a paste that arrives in between would be
+/// echoed by the kernel, a token on the screen. With signals off, Ctrl-C is a key like any other
+/// and comes back as [`io::ErrorKind::Interrupted`].
+fn quietly<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let _quiet = Quiet::start();
+    prompt()
+}
+
+/// Restores the terminal when dropped.
+struct Quiet(Option<Termios>);
+
+impl Quiet {
+    fn start() -> Self {
+        let stdin = io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
+        let mut quiet = before.clone();
+        quiet.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        match tcsetattr(&stdin, OptionalActions::Now, &quiet) {
+            Ok(()) => Self(Some(before)),
+            Err(_) => Self(None),
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that is gone needs no restoring.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
