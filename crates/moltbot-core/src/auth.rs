@@ -238,7 +238,7 @@ pub struct Offer {
     pub label: Text,
     /// What the line does not say.
     pub hint: Text,
-    /// The profile it writes unless told otherwise: `anthropic:default`.
+    /// The profile it writes unless told otherwise: `acme:default`.
     pub profile: Text,
     /// The kind it writes.
     pub kind: CredentialKind,

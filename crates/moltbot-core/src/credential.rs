@@ -76,7 +76,7 @@ pub struct Credential {
     /// The `type` of the store.
     #[serde(rename = "type")]
     pub kind: CredentialKind,
-    /// The provider this credential belongs to, e.g. `anthropic`.
+    /// The provider this credential belongs to, e.g. `acme`.
     pub provider: String,
     /// The key of an [`ApiKey`](CredentialKind::ApiKey).
     #[serde(default)]

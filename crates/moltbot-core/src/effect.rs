@@ -16,7 +16,7 @@ pub type Text = Cow<'static, str>;
 pub struct Field {
     /// Names the answer inside its offer: `key`.
     pub id: Text,
-    /// The long flag without dashes: `anthropic-api-key`. Without one the field can only be
+    /// The long flag without dashes: `acme-api-key`. Without one the field can only be
     /// prompted for or piped.
     pub flag: Option<Text>,
     /// The environment variable that answers it.

@@ -48,7 +48,7 @@ pub trait Provider: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ProviderInfo {
-    /// As in model references and profile ids: `anthropic`. Lower case.
+    /// As in model references and profile ids: `acme`. Lower case.
     pub id: Text,
     /// The name for people.
     pub label: Text,
