@@ -1,7 +1,6 @@
 //! What a command works with: the outside world as values, and everything made from it on demand.
 
-use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,76 +8,23 @@ use std::time::Duration;
 use clap::ArgMatches;
 use moltbot_config::{
     AgentId, Config, Editor, Env, Extensions, LoadInput, Loaded, MAIN_AGENT, NoteKind, Paths,
-    PathsInput, ShellImport, Source, Stamp, parse_dotenv, shell_import,
+    PathsInput, Stamp,
 };
 use moltbot_core::{Registry, Secret, Timestamp, VERSION};
-use moltbot_gateway::{AgentPaths, Clock, Engine, EngineParts, Front, Limits, SystemClock};
+use moltbot_gateway::{AgentPaths, Clock, Engine, EngineParts, Front, Limits};
 use moltbot_profiles::{FileStore, LEGACY_FILE, LegacyFiles, STORE_FILE};
 use tokio::runtime::Runtime;
 
-use crate::out::{Out, Terminal, clean};
+use crate::environment::Outside;
+use crate::out::{Out, clean};
 use crate::tree::{self, Parsed};
-use crate::{Exit, Failure, Globals, Outcome, extensions, front, logging, shell};
+use crate::{Exit, Failure, Globals, Outcome, World, extensions, front, logging};
 
 /// How long another process may hold the config's lock, in milliseconds.
 const CONFIG_LOCK_MS: u64 = 10_000;
 
 /// The most that is read from standard input or from a file with a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 1024 * 1024;
-
-/// The most that is read of a `.env` file, in bytes.
-const MAX_DOTENV_BYTES: u64 = 1024 * 1024;
-
-/// The process as a command sees it; tests make their own.
-pub struct World {
-    /// The arguments without the program's name.
-    pub args: Vec<OsString>,
-    /// The environment; variables that are not UTF-8 are left out.
-    pub env: Vec<(String, String)>,
-    /// The home directory.
-    pub home: Option<PathBuf>,
-    /// The working directory.
-    pub cwd: PathBuf,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-    /// Standard input.
-    pub stdin: Box<dyn Read>,
-    /// The output streams.
-    pub out: Out,
-    /// Who answers questions; `None` for the terminal.
-    pub front: Option<Arc<dyn Front>>,
-}
-
-impl World {
-    /// Takes a snapshot of this process.
-    pub fn process() -> Self {
-        let width = rustix::termios::tcgetwinsize(io::stdout())
-            .or_else(|_| rustix::termios::tcgetwinsize(io::stderr()))
-            .ok()
-            .map(|size| size.ws_col)
-            .filter(|columns| *columns > 0);
-        let terminal = Terminal {
-            stdin: io::stdin().is_terminal(),
-            stdout: io::stdout().is_terminal(),
-            stderr: io::stderr().is_terminal(),
-            width,
-        };
-        Self {
-            args: std::env::args_os().skip(1).collect(),
-            env: std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                })
-                .collect(),
-            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
-            cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            clock: Arc::new(SystemClock),
-            stdin: Box::new(io::stdin()),
-            out: Out::new(Box::new(io::stdout()), Box::new(io::stderr()), terminal),
-            front: None,
-        }
-    }
-}
 
 /// Everything a command may ask for. What costs something is made at the first question.
 pub struct Context {
@@ -219,7 +165,16 @@ impl Context {
     /// login shell if that is asked for (spec C-8, C-11).
     pub fn outer_env(&mut self) -> &Env {
         if self.env.is_none() {
-            let env = self.read_env();
+            let outside = Outside {
+                process: &self.process,
+                paths: &self.paths,
+                extensions: &self.extensions,
+                registry: self.registry,
+            };
+            let (env, warnings) = outside.read();
+            for warning in warnings {
+                self.out.warn(warning);
+            }
             self.env = Some(env);
         }
         self.env.as_ref().expect("set above")
@@ -408,8 +363,10 @@ impl Context {
     pub fn block_on_cancel<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
         self.runtime()?.block_on(async {
             tokio::select! {
-                output = future => Ok(output),
+                // First, so that the signal is caught before the future does anything.
+                biased;
                 _ = tokio::signal::ctrl_c() => Err(Failure::cancelled()),
+                output = future => Ok(output),
             }
         })
     }
@@ -443,65 +400,6 @@ impl Context {
         }
         Ok(self.runtime.as_ref().expect("set above"))
     }
-
-    fn read_env(&mut self) -> Env {
-        let mut env = Env::new(self.process.iter().cloned());
-        let files = self.paths.env_files();
-        for (source, file) in [Source::CwdFile, Source::StateFile].into_iter().zip(files) {
-            match read_text(&file) {
-                Ok(Some(text)) => env = env.with(source, parse_dotenv(&text)),
-                Ok(None) => {}
-                Err(error) => {
-                    let shown = self.shown(&file);
-                    self.out.warn(format!("{shown} is not used: {error}"));
-                }
-            }
-        }
-        let input = LoadInput {
-            paths: &self.paths,
-            env: &env,
-            extensions: &self.extensions,
-            version: VERSION,
-        };
-        let Some(import) = shell_import(&input) else { return env };
-        match self.ask_shell(&import, &env) {
-            Ok(imported) => env.with(Source::Shell, imported),
-            Err(sentence) => {
-                self.out.warn(sentence);
-                env
-            }
-        }
-    }
-
-    fn ask_shell(
-        &self,
-        import: &ShellImport,
-        env: &Env,
-    ) -> Result<std::collections::BTreeMap<String, String>, String> {
-        let allowed = self.importable();
-        if allowed.iter().all(|name| env.get(name).is_some()) {
-            return Ok(Default::default());
-        }
-        let (program, args) = ShellImport::command(self.process_env("SHELL"));
-        let timeout = Duration::from_millis(import.timeout_ms);
-        let output = shell::output(&program, &args, &self.process, timeout)?;
-        Ok(ShellImport::import(&output, &allowed, env))
-    }
-
-    /// Lists what may be taken from the login shell: the variables that providers read, and ours.
-    fn importable(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for entry in self.registry.providers() {
-            names.extend(entry.info.env.iter().map(|key| key.name.to_string()));
-            names.extend(entry.info.api_key.iter().map(|spec| spec.env.to_string()));
-        }
-        for prefix in ["MOLTBOT", "CLAWDBOT"] {
-            names.extend(["TOKEN", "PASSWORD"].map(|name| format!("{prefix}_GATEWAY_{name}")));
-        }
-        names.sort();
-        names.dedup();
-        names
-    }
 }
 
 fn resolve(env: &[(String, String)], home: &Path, cwd: &Path, globals: &Globals) -> Paths {
@@ -534,19 +432,52 @@ fn read_secret(from: &mut dyn Read, shown: &str) -> Result<Secret, Failure> {
     Ok(secret)
 }
 
-/// Reads a small text file; `None` if there is none.
-fn read_text(path: &Path) -> io::Result<Option<String>> {
-    let file = match std::fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+#[cfg(test)]
+mod tests {
+    use crate::testing::Bench;
+
+    fn config_path(bench: &Bench, args: &[&str]) -> String {
+        bench.run(&[args, &["config", "path"]].concat()).stdout.trim_end().to_string()
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_DOTENV_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_DOTENV_BYTES {
-        return Err(io::Error::other("it holds more than 1 MiB"));
+
+    #[test]
+    fn the_global_flags_move_everything() {
+        let bench = Bench::new();
+        let home = bench.home().display().to_string();
+        let path = config_path(&bench, &["--profile=x"]);
+        assert_eq!(path, format!("{home}/.moltbot-x/moltbot.json"));
+        let path = config_path(&bench, &["--dev"]);
+        assert_eq!(path, format!("{home}/.moltbot-dev/moltbot.json"));
+        bench.env("CLAWDBOT_STATE_DIR", "b");
+        bench.env("MOLTBOT_STATE_DIR", "a");
+        assert_eq!(config_path(&bench, &["--dev"]), format!("{home}/a/moltbot.json"));
+        let both = bench.run(&["--dev", "--profile", "y", "models"]);
+        assert_eq!((both.code, both.stdout.as_str()), (2, ""));
+        assert_eq!(both.stderr, "Error: Cannot combine --dev with --profile\n");
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| io::Error::other("it is not UTF-8 text"))
+
+    #[test]
+    fn hints_repeat_the_profile() {
+        let bench = Bench::new();
+        let ran = bench.run(&["--profile", "x", "models", "status", "--agent", "nobody"]);
+        assert!(ran.stderr.contains("Use \"moltbot --profile x agents list\""), "{}", ran.stderr);
+        assert!(ran.stderr.contains("hint: moltbot --profile x explain agent-unknown"));
+    }
+
+    #[test]
+    fn a_level_that_does_not_exist_is_a_warning() {
+        let bench = Bench::new();
+        bench.env("MOLTBOT_LOG", "loud");
+        let ran = bench.run(&["status", "--json"]);
+        assert_eq!(ran.code, 0);
+        assert!(ran.stderr.starts_with("warning: MOLTBOT_LOG is \"loud\""), "{}", ran.stderr);
+    }
+
+    #[test]
+    fn the_version_is_all_that_is_printed() {
+        for flag in ["--version", "-V", "-v"] {
+            let ran = Bench::new().run(&[flag]);
+            assert_eq!((ran.code, ran.stdout), (0, format!("{}\n", moltbot_core::VERSION)));
+        }
+    }
 }

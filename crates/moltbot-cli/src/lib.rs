@@ -26,6 +26,7 @@
 
 pub mod commands;
 mod context;
+mod environment;
 mod extensions;
 mod failure;
 pub mod front;
@@ -42,14 +43,16 @@ mod testing;
 pub mod text;
 mod tree;
 mod why;
+mod world;
 
 use std::process::ExitCode;
 
 use moltbot_core::{Plugin, Registry};
 
-pub use context::{Context, World};
+pub use context::Context;
 pub use failure::{Exit, Failure, Outcome};
 pub use globals::Globals;
+pub use world::World;
 
 /// Runs the command line of this process with the plugins that `main` names.
 pub fn run(plugins: &[&'static Plugin]) -> ExitCode {

@@ -40,14 +40,14 @@ pub fn usual_provider(registry: &Registry) -> &'static str {
 /// Says in one line who pays for a credential and what the vendor says about it (decision 6).
 pub fn terms(offer: &Offer) -> String {
     let payer = match offer.payer {
-        Payer::Metered => "billed per use",
-        Payer::Subscription => "drawn from a subscription",
+        Payer::Metered => "paid per use",
+        Payer::Subscription => "from a subscription",
         Payer::Unknown => "payer unknown",
     };
     match &offer.policy {
         Some(policy) => {
-            format!("{payer}; {} ({}, read {})", policy.line, policy.source, policy.checked)
+            format!("[{payer}] {} ({}, read {})", policy.line, policy.source, policy.checked)
         }
-        None => payer.to_string(),
+        None => format!("[{payer}]"),
     }
 }

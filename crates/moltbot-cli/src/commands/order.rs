@@ -3,7 +3,7 @@
 use clap::{Arg, ArgMatches, Command};
 use moltbot_core::Registry;
 use moltbot_gateway::AgentPaths;
-use moltbot_profiles::{Profiles, normalize_provider};
+use moltbot_profiles::{Profiles, StoreError, normalize_provider};
 use serde_json::json;
 
 use crate::{Context, Exit, Failure, Outcome};
@@ -96,11 +96,11 @@ fn set(cx: &mut Context, agent: &AgentPaths, provider: &str, mut ids: Vec<String
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
     let now = cx.now();
-    let mut locked = cx.store(agent).lock_blocking(now)?;
+    let mut locked = cx.store(agent).lock_blocking(now).map_err(failed)?;
     // Checked under the lock: a profile that is removed meanwhile must not be named.
     check(&locked.profiles, agent, provider, &ids)?;
     locked.profiles.set_order(provider, ids.clone());
-    locked.commit()?;
+    locked.commit().map_err(failed)?;
     print(cx, agent, provider, Some(&ids));
     Ok(Exit::OK)
 }
@@ -110,10 +110,23 @@ fn clear(cx: &mut Context, agent: &AgentPaths, provider: &str) -> Outcome {
     let store = cx.store(agent);
     // An agent without an order gets no store file for having none.
     if store.load_blocking()?.profiles.order(provider).is_some() {
-        store.update_blocking(now, |profiles| profiles.clear_order(provider))?;
+        let cleared = store.update_blocking(now, |profiles| profiles.clear_order(provider));
+        cleared.map_err(failed)?;
     }
     cx.out.line("Cleared per-agent order override.");
     Ok(Exit::OK)
+}
+
+/// Says it in the words of spec A-7 where the lock was the matter.
+fn failed(error: StoreError) -> Failure {
+    match error {
+        StoreError::Locked { .. } => {
+            let hint = error.to_string();
+            let code = error.code();
+            Failure::new("Failed to update auth-profiles.json (lock busy?).").hint(hint).code(code)
+        }
+        error => error.into(),
+    }
 }
 
 fn check(

@@ -181,7 +181,7 @@ mod tests {
             text.contains("--auth-choice acmeKey") && text.contains("--acme-api-key"),
             "{text}"
         );
-        assert!(text.contains("billed per use"), "{text}");
+        assert!(text.contains("[paid per use]"), "{text}");
         let ran = bench.run(&["plugins", "info", "acne"]);
         assert_eq!(
             (ran.code, ran.stderr.as_str()),

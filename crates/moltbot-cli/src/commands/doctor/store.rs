@@ -23,8 +23,8 @@ pub(super) fn check(cx: &mut Context, doctor: &mut Doctor) -> Result<(), Failure
     for id in ids {
         let config = cx.config()?;
         let agent = cx.agent_paths(&config, &id);
-        modes(cx, doctor, &agent)?;
-        one(cx, doctor, &id, &agent)?;
+        let closed = modes(cx, doctor, &agent)?;
+        one(cx, doctor, &id, &agent, closed)?;
     }
     Ok(())
 }
@@ -34,6 +34,7 @@ fn one(
     doctor: &mut Doctor,
     id: &AgentId,
     agent: &AgentPaths,
+    closed: bool,
 ) -> Result<(), Failure> {
     let store = cx.store(agent);
     let loaded = match store.load_blocking() {
@@ -43,7 +44,8 @@ fn one(
             return Ok(());
         }
     };
-    for note in &loaded.notes {
+    // The store's own notes are about modes, of which more was said already.
+    for note in loaded.notes.iter().filter(|_| closed || !loaded.exists) {
         doctor.warning(cx, note);
     }
     for problem in loaded.profiles.problems() {
@@ -84,8 +86,10 @@ fn one(
     Ok(())
 }
 
-/// Closes what others could read (spec A-1): the store is the owner's alone.
-fn modes(cx: &mut Context, doctor: &mut Doctor, agent: &AgentPaths) -> Result<(), Failure> {
+/// Closes what others could read (spec A-1): the store is the owner's alone. Returns whether it
+/// is closed now.
+fn modes(cx: &mut Context, doctor: &mut Doctor, agent: &AgentPaths) -> Result<bool, Failure> {
+    let mut closed = true;
     for (path, wanted) in [(&agent.dir, 0o700), (&agent.store, 0o600)] {
         let Ok(data) = fs::metadata(path) else { continue };
         let found = data.permissions().mode() & 0o777;
@@ -95,12 +99,13 @@ fn modes(cx: &mut Context, doctor: &mut Doctor, agent: &AgentPaths) -> Result<()
         let shown = cx.shown(path);
         if !doctor.fix {
             doctor.repairable(cx, &format!("{shown} is open to others (mode {found:03o})"));
+            closed = false;
             continue;
         }
         close(path, wanted)?;
         doctor.repaired(cx, &format!("closed {shown} (mode {found:03o} → {wanted:03o})"));
     }
-    Ok(())
+    Ok(closed)
 }
 
 fn close(path: &Path, mode: u32) -> Result<(), Failure> {

@@ -256,7 +256,7 @@ mod tests {
             "Base URL                 : acme https://proxy.test (models.providers.acme.baseUrl)",
             "Ignored                  : ACME_BASE_URL is set, but moltbot does not use it",
             "Retires                  : acme/old-1 on 2026-10-01, in 10 days",
-            "acme:default: billed per use; Keys may be used by anybody (https://acme.test/terms, read 2026-01-02)",
+            "acme:default: [paid per use] Keys may be used by anybody (https://acme.test/terms, read 2026-01-02)",
         ] {
             assert!(text.contains(line), "{line}\n---\n{text}");
         }

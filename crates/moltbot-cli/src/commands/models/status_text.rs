@@ -139,7 +139,7 @@ fn login(cx: &Context, row: &Profile) -> String {
         Health::Expired => ("expired", Tone::Bad),
     };
     let mut line = format!("- {} {}", clean(&row.label), cx.out.paint(tone, word));
-    if row.expires_at.is_some() {
+    if row.expires_at.is_some() && row.status != Health::Expired {
         line.push_str(&format!(" expires in {}", remaining_text(row.remaining_ms)));
     }
     if row.source != "store" {
