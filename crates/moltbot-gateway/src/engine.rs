@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use moltbot_config::{AgentId, Config, Env};
 use moltbot_core::{
-    AuthError, Credential, Cx, Event, Finding, Login, OfferEntry, ProviderEntry, Registry,
-    Timestamp,
+    AuthError, Credential, Cx, Event, Finding, Login, OfferEntry, Registry, Timestamp,
 };
 use moltbot_profiles::{AuthRules, Choice, Pin, Profiles, Store};
 
@@ -293,9 +292,4 @@ impl Engine {
         busy.retain(|_, until| now < *until && until.since(now) <= crate::run::MAX_BUSY_MS);
         busy.get(model).copied()
     }
-}
-
-/// Tells whether two providers are served by the same plugin, hence bill the same way.
-pub(crate) fn same_runtime(one: &ProviderEntry, other: &ProviderEntry) -> bool {
-    std::ptr::eq(one.info, other.info)
 }

@@ -135,6 +135,7 @@ impl<'a> EffectHost<'a> {
             return Err(HostError::Denied { reason });
         }
         let named = file.dir_env.as_ref().and_then(|name| (self.parts.vars)(name));
+        let named = named.filter(|dir| !dir.trim().is_empty());
         let dir = named.unwrap_or_else(|| file.dir.to_string());
         let dir = match (dir.strip_prefix('~'), &self.parts.home) {
             (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {

@@ -1,4 +1,59 @@
-//! Performs effects, sends chats, fails over.
+//! Takes a chat from its door to a reply: model, profile, credential, provider, HTTP, and back.
+//!
+//! The engine chooses, renews, sends, fails over and says why; plugins only decide. Doors (the
+//! command line today, HTTP later) call [`Engine::chat`] and get events as they come.
+//!
+//! What would happen can be asked without network, disk writes or a runtime of one's own:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use moltbot_config::{Config, Env};
+//! use moltbot_core::Registry;
+//! use moltbot_gateway::*;
+//! use moltbot_profiles::FileStore;
+//!
+//! # let dir = std::env::temp_dir().join("moltbot-no-such-agent");
+//! # let registry: &'static Registry = Box::leak(Box::new(Registry::new(Vec::new(), &[])?));
+//! let engine = Engine::new(EngineParts {
+//!     registry,
+//!     config: Arc::new(Config::default()),
+//!     env: Env::new([("PATH", "/usr/bin")]),
+//!     home: None,
+//!     agent: AgentPaths {
+//!         id: "main".into(),
+//!         store: dir.join("auth-profiles.json"),
+//!         sessions: dir.join("sessions"),
+//!         dir: dir.clone(),
+//!     },
+//!     store: Arc::new(FileStore::new(dir.join("auth-profiles.json"))),
+//!     front: Arc::new(Silent),
+//!     clock: Arc::new(SystemClock),
+//!     lab_base_url: None,
+//!     limits: Limits::default(),
+//! });
+//! // A build without plugins serves no model, and says so by name.
+//! let error = engine.models().requested("acme/large").unwrap_err();
+//! assert_eq!(error.to_string(), "Unknown model: acme/large");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Invariants
+//!
+//! - It names no vendor and no plugin: names come from `ProviderInfo` and `Offer`.
+//! - A credential goes to the origins of its own provider, to this machine, or to the `baseUrl` of
+//!   the user's config; plain HTTP only to this machine; redirects are never followed.
+//! - A plugin's effect that its offer does not declare is refused.
+//! - Nothing is spliced: once something was shown, no other credential or model takes over.
+//! - A request is punished at most once for a profile, and only if the provider says that the
+//!   profile is at fault. Dropping a chat punishes nobody.
+//! - A failed renewal changes no store; a link is never stored with a secret.
+//! - Time, environment, home and paths come in as values; no runtime is made here. HTTP, programs
+//!   and waiting need the caller's tokio runtime; reading small files does not.
+//! - Deliberately absent: HTTP doors, the journal of renewals and the lease between processes,
+//!   the log of decision records, pooled child processes.
+
+#![forbid(unsafe_code)]
+
 mod attempt;
 mod clock;
 mod compose;

@@ -156,7 +156,7 @@ impl Models {
         let found = |model, alias| Parsed { model, alias, profile: profile.clone(), warning: None };
         if let Some((provider, model)) = text.split_once('/') {
             let (provider, model) = (provider.trim(), model.trim());
-            if provider.is_empty() || model.is_empty() {
+            if provider.is_empty() || model.is_empty() || looks_like_a_secret(text) {
                 return Err(invalid());
             }
             return Ok(found(self.reference(provider, model), None));
@@ -165,8 +165,16 @@ impl Models {
         if let Some((alias, model)) = alias {
             return Ok(found(model, Some(alias)));
         }
-        if self.default.provider.is_empty() {
+        if self.default.provider.is_empty() || looks_like_a_secret(text) {
             return Err(invalid());
+        }
+        // The provider's own aliases work without being configured; a configured one wins.
+        let own = self.providers.get(&self.default.provider).and_then(|setup| {
+            setup.info.aliases.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(text))
+        });
+        if let Some((alias, model)) = own {
+            let model = self.reference(&self.default.provider, model);
+            return Ok(found(model, Some(alias.to_string())));
         }
         Ok(found(self.reference(&self.default.provider, text), None))
     }
@@ -372,6 +380,11 @@ impl Models {
         let model = short.map_or(model, |(_, id)| id.as_ref()).to_string();
         ModelRef { provider: setup.id.clone(), model }
     }
+}
+
+/// Tells whether a credential was typed where a model belongs; it must not get into a config.
+fn looks_like_a_secret(text: &str) -> bool {
+    moltbot_core::redact(text) != text
 }
 
 /// Splits `model@provider:name`. A model id may hold an `@`, a profile id always holds a `:`.

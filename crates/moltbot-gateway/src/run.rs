@@ -5,7 +5,7 @@ mod tries;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use moltbot_core::{Event, Level, Note, ProviderEntry, RecordId, redact};
+use moltbot_core::{Event, Level, Note, RecordId, redact};
 use moltbot_profiles::{
     Pin, SkipReason, all_cooling_message, no_credentials_message, no_key_message,
     not_configured_message, remaining_text, switched_message,
@@ -49,7 +49,7 @@ pub(crate) struct Run<'e> {
     record: Record,
     notes: Vec<Note>,
     /// The provider whose plan would have paid, once one was considered.
-    plan: Option<ProviderEntry>,
+    plan: Option<String>,
 }
 
 impl<'e> Run<'e> {

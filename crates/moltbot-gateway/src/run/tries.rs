@@ -9,7 +9,6 @@ use moltbot_profiles::{StoreError, all_cooling_message, remaining_text};
 use super::{MAX_BUSY_MS, Run};
 use crate::attempt::{Answer, Looked, Trouble, Unsent, perform};
 use crate::compose::results_turn;
-use crate::engine::same_runtime;
 use crate::error::Failed;
 use crate::model::ModelRef;
 use crate::record::Attempt;
@@ -32,6 +31,18 @@ pub(super) enum Next {
     Model(Failed),
     /// Nothing would help.
     Stop(Failed),
+}
+
+/// What follows a failure of which nothing was shown.
+enum Again {
+    /// The same, after so many milliseconds.
+    After(u64),
+    /// The next credential.
+    Elsewhere,
+    /// The next model.
+    OtherModel,
+    /// Nothing: it would fail again.
+    Never,
 }
 
 /// How the tries for one model stand.
@@ -99,63 +110,69 @@ impl Run<'_> {
             let over = self.remaining() == Duration::ZERO;
             if let Some(transcript) = forwarded {
                 // Something was shown: the rest of it can come from nobody else.
-                if of_profile {
-                    self.punish(looked, &planned, &failure, started).await;
-                }
+                self.punish(looked, &planned, &failure, started).await;
                 failed.partial = Some(Box::new(self.partial(looked.model, &planned, &transcript)));
                 return Next::Stop(failed);
             }
             if over {
                 return Next::Stop(Failed::new("timeout", "LLM request timed out.", "timeout"));
             }
-            match failure.scope {
-                Scope::Request => return Next::Stop(failed),
-                Scope::Model => return Next::Model(failed),
-                Scope::Profile | Scope::ProfileModel => {
-                    if failure.kind == FailureKind::Auth
-                        && !std::mem::replace(&mut reread, true)
-                        && let Some(fresh) = self.read_again(&planned).await
-                    {
-                        planned = fresh;
-                        continue;
-                    }
-                    let last = alone && !tries.more && tries.left > 0;
-                    if let Some(ms) = self.pause(&failure, tries).filter(|_| last) {
-                        self.engine.host.clock.sleep(ms).await;
-                        continue;
-                    }
+            let unread = !std::mem::replace(&mut reread, true);
+            if failure.kind == FailureKind::Auth
+                && of_profile
+                && unread
+                && let Some(fresh) = self.read_again(&planned).await
+            {
+                planned = fresh;
+                continue;
+            }
+            match self.again(looked.model, &failure, alone, tries) {
+                Again::After(ms) => self.engine.host.clock.sleep(ms).await,
+                Again::Elsewhere => {
                     let until = self.punish(looked, &planned, &failure, started).await;
                     if let Some(attempt) = self.record.attempts.last_mut() {
                         attempt.until = until.or(attempt.until);
                     }
-                    if let Some(until) = until
-                        && failed.advice.is_none()
-                    {
+                    if let Some(until) = until {
                         let rest = remaining_text(Some(until.since(self.engine.now())));
-                        failed.advice = Some(format!("{} rests for {rest}", planned.label));
+                        let rests = || format!("{} rests for {rest}", planned.label);
+                        failed.advice = Some(failed.advice.unwrap_or_else(rests));
                     }
                     return Next::Credential(failed);
                 }
-                _ => {}
+                Again::OtherModel => return Next::Model(failed),
+                Again::Never => return Next::Stop(failed),
             }
-            if failure.kind == FailureKind::Overloaded {
+        }
+    }
+
+    /// Decides what follows a failure of which nothing was shown (decision "Failure scope").
+    fn again(&self, model: &ModelRef, failure: &Failure, alone: bool, tries: &mut Tries) -> Again {
+        let pause = self.pause(failure, tries).filter(|_| tries.left > 0);
+        match (failure.kind, failure.scope) {
+            (FailureKind::Overloaded, _) => {
                 let most = self.engine.now().plus(MAX_BUSY_MS);
                 let until = failure.reset.map_or(most, |reset| reset.min(most));
-                self.engine.set_busy(looked.model, until);
+                self.engine.set_busy(model, until);
                 let moved = std::mem::replace(&mut tries.moved_for_load, true);
-                if !alone && !moved && tries.left > 0 {
-                    return Next::Credential(failed);
+                match pause.filter(|_| !tries.more) {
+                    _ if !alone && !moved && tries.left > 0 => Again::Elsewhere,
+                    Some(ms) => Again::After(ms),
+                    None => Again::OtherModel,
                 }
-                if tries.more {
-                    return Next::Model(failed);
+            }
+            (_, Scope::Request) => Again::Never,
+            (_, Scope::Model) => Again::OtherModel,
+            // Waiting for a profile makes sense only if there is nothing else to ask.
+            (_, Scope::Profile | Scope::ProfileModel) => {
+                match pause.filter(|_| alone && !tries.more) {
+                    Some(ms) => Again::After(ms),
+                    None => Again::Elsewhere,
                 }
             }
             // A service that does not answer in time is not asked for as long once more.
-            let slow = failure.kind == FailureKind::Timeout;
-            match self.pause(&failure, tries).filter(|_| !slow && tries.left > 0) {
-                Some(ms) => self.engine.host.clock.sleep(ms).await,
-                None => return Next::Model(failed),
-            }
+            (FailureKind::Timeout, _) => Again::OtherModel,
+            _ => pause.map_or(Again::OtherModel, Again::After),
         }
     }
 
@@ -239,14 +256,14 @@ impl Run<'_> {
         selection: &Selection,
     ) -> Result<(), Failed> {
         if planned.payer == Payer::Subscription || selection.plan_first {
-            self.plan.get_or_insert(setup.entry);
+            self.plan.get_or_insert_with(|| setup.id.clone());
         }
-        let Some(plan) = self.plan.filter(|_| planned.payer == Payer::Metered) else {
+        let Some(plan) = self.plan.as_ref().filter(|_| planned.payer == Payer::Metered) else {
             return Ok(());
         };
         let auth = self.engine.config.auth.as_ref();
         let allowed = auth.and_then(|auth| auth.allow_paid_fallback);
-        if allowed.unwrap_or_else(|| same_runtime(&plan, &setup.entry)) {
+        if allowed.unwrap_or(*plan == setup.id) {
             return Ok(());
         }
         let message = all_cooling_message(&setup.id);
@@ -323,6 +340,9 @@ impl Run<'_> {
         failure: &Failure,
         started: Timestamp,
     ) -> Option<Timestamp> {
+        if !matches!(failure.scope, Scope::Profile | Scope::ProfileModel) {
+            return None;
+        }
         let id = planned.profile.as_ref()?;
         let (model, now) = (Some(looked.model.model.as_str()), self.engine.now());
         let noted = async {

@@ -1,0 +1,9 @@
+//! The gateway against the lab: one test binary.
+
+mod chat;
+mod credentials;
+mod effects;
+mod failover;
+mod models;
+mod probe;
+mod stage;
