@@ -31,13 +31,18 @@ fn a_conversation_goes_on() {
     sandbox.run(&["agent", "-m", "two", "--continue"]).exits(0);
     sandbox.run(&["agent", "-m", "three", "--session-id", &id]).exits(0);
     sandbox.run(&["agent", "-m", "four"]).exits(0);
-    let turns: Vec<usize> =
-        messages(&lab).iter().map(|entry| entry.body["messages"].as_array().unwrap().len()).collect();
+    let turns: Vec<usize> = messages(&lab)
+        .iter()
+        .map(|entry| entry.body["messages"].as_array().unwrap().len())
+        .collect();
     assert_eq!(turns, [1, 3, 5, 1]);
     let third = &messages(&lab)[2].body["messages"];
     assert_eq!(third[1]["role"], "assistant");
     assert!(third[0].to_string().contains("one") && third[2].to_string().contains("two"));
-    sandbox.run(&["agent", "-m", "x", "--session-id", "nope"]).exits(1).says("moltbot explain session-unknown");
+    sandbox
+        .run(&["agent", "-m", "x", "--session-id", "nope"])
+        .exits(1)
+        .says("moltbot explain session-unknown");
 }
 
 #[test]
@@ -66,7 +71,14 @@ fn the_message_comes_from_flag_pipe_or_file() {
     let log = messages(&lab);
     assert!(log[0].body["messages"].to_string().contains("from a pipe"));
     assert!(log[1].body["messages"].to_string().contains("from a file"));
-    for bad in [&["agent"][..], &["agent", "-m", "  "], &["agent", "--file", "none.txt"], &["agent", "-m", "x", "--thinking", "hard"], &["agent", "-m", "x", "--max-tokens", "0"], &["agent", "-m", "x", "--timeout", "-1"]] {
+    for bad in [
+        &["agent"][..],
+        &["agent", "-m", "  "],
+        &["agent", "--file", "none.txt"],
+        &["agent", "-m", "x", "--thinking", "hard"],
+        &["agent", "-m", "x", "--max-tokens", "0"],
+        &["agent", "-m", "x", "--timeout", "-1"],
+    ] {
         let done = sandbox.run(bad).exits(1);
         assert!(done.out.is_empty() && done.err.starts_with("Error: "), "{bad:?}: {}", done.err);
     }
@@ -129,7 +141,11 @@ fn a_service_that_is_not_there_is_said_so() {
         "{{ models: {{ providers: {{ anthropic: {{ baseUrl: 'http://127.0.0.1:{port}', models: [] }} }} }} }}"
     ));
     let done = sandbox.run(&["agent", "-m", "x"]).exits(1);
-    assert!(done.err.contains("explain network") || done.err.contains("explain upstream"), "{}", done.err);
+    assert!(
+        done.err.contains("explain network") || done.err.contains("explain upstream"),
+        "{}",
+        done.err
+    );
     assert!(!done.err.contains(KEY));
 }
 

@@ -28,7 +28,11 @@ fn refuses(sandbox: &Sandbox, file: &str, what: &str) {
         let done = sandbox.run(line);
         assert_eq!(done.code, 1, "{what} {line:?}\n{}\n{}", done.out, done.err);
         assert!(done.err.contains(file), "{what} {line:?} does not name {file}:\n{}", done.err);
-        assert!(!done.err.contains("panicked") && !done.err.contains("RUST_BACKTRACE"), "{}", done.err);
+        assert!(
+            !done.err.contains("panicked") && !done.err.contains("RUST_BACKTRACE"),
+            "{}",
+            done.err
+        );
         assert!(done.out.is_empty(), "{what}: {}", done.out);
     }
     assert_eq!(sandbox.snapshot(), before, "{what} changed something");
@@ -60,10 +64,15 @@ fn every_malformed_store_is_refused() {
     let samples = samples("store/bad", "json");
     assert!(samples.len() >= 20, "{}", samples.len());
     for sample in samples {
+        let expected = std::fs::read_to_string(sample.with_extension("expected")).unwrap();
+        if expected.starts_with("kept:") {
+            continue; // one bad member; the rest of the store is used
+        }
         let sandbox = Sandbox::new();
         sandbox.write(&sandbox.store_path(), "");
         std::fs::copy(&sample, sandbox.store_path()).unwrap();
-        std::fs::set_permissions(sandbox.store_path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(sandbox.store_path(), std::fs::Permissions::from_mode(0o600))
+            .unwrap();
         refuses(&sandbox, "auth-profiles.json", &sample.display().to_string());
     }
 }

@@ -32,9 +32,8 @@ fn candidates(sandbox: &Sandbox) -> (Vec<String>, Vec<String>) {
     let record = sandbox.run(&["agent", "-m", "x", "--dry-run", "--json"]).exits(0).json();
     let all = record["models"][0]["candidates"].as_array().unwrap().clone();
     let (out, used): (Vec<_>, Vec<_>) = all.into_iter().partition(|c| c.get("skipped").is_some());
-    let names = |list: Vec<Value>| {
-        list.iter().map(|c| c["source"].as_str().unwrap().to_string()).collect()
-    };
+    let names =
+        |list: Vec<Value>| list.iter().map(|c| c["source"].as_str().unwrap().to_string()).collect();
     (names(used), names(out))
 }
 
@@ -53,7 +52,10 @@ fn logins_before_tokens_before_keys() {
         "anthropic:login": oauth(now() + 3_600_000),
     }));
     let (used, _) = candidates(&sandbox);
-    assert_eq!(used, ["profile:anthropic:login", "profile:anthropic:manual", "profile:anthropic:default"]);
+    assert_eq!(
+        used,
+        ["profile:anthropic:login", "profile:anthropic:manual", "profile:anthropic:default"]
+    );
 }
 
 /// Case 35.
@@ -82,7 +84,10 @@ fn an_order_is_kept_but_for_those_that_cool() {
     sandbox.write_config("{ auth: { order: { anthropic: ['anthropic:t', 'anthropic:k'] } } }");
     sandbox.write_store(&store(Value::Null));
     let (used, cooling) = candidates(&sandbox);
-    assert_eq!((used, cooling), (vec!["profile:anthropic:k".into()], vec!["profile:anthropic:t".into()]));
+    assert_eq!(
+        (used, cooling),
+        (vec!["profile:anthropic:k".into()], vec!["profile:anthropic:t".into()])
+    );
     sandbox.write_store(&store(json!(["anthropic:k"])));
     assert_eq!(candidates(&sandbox).0, ["profile:anthropic:k"]);
 }
@@ -102,7 +107,9 @@ fn the_configs_list_hides_what_it_does_not_name() {
 #[test]
 fn modes_must_fit() {
     let config = |mode: &str| {
-        format!("{{ auth: {{ profiles: {{ 'anthropic:x': {{ provider: 'anthropic', mode: '{mode}' }} }} }} }}")
+        format!(
+            "{{ auth: {{ profiles: {{ 'anthropic:x': {{ provider: 'anthropic', mode: '{mode}' }} }} }} }}"
+        )
     };
     let sandbox = with_profiles(json!({ "anthropic:x": token_profile(None) }));
     sandbox.write_config(&config("oauth"));
@@ -128,8 +135,7 @@ fn an_expired_token_is_no_credential() {
 fn the_environments_token_beats_its_key() {
     let lab = lab("[]");
     let token = token();
-    let sandbox =
-        Sandbox::new().env("ANTHROPIC_OAUTH_TOKEN", &token).env("ANTHROPIC_API_KEY", KEY);
+    let sandbox = Sandbox::new().env("ANTHROPIC_OAUTH_TOKEN", &token).env("ANTHROPIC_API_KEY", KEY);
     sandbox.use_lab(&lab, json!({}));
     sandbox.run(&["agent", "-m", "x"]).exits(0);
     let log = messages(&lab);
@@ -143,7 +149,8 @@ fn a_key_in_the_environment_is_all_it_takes() {
     let sandbox = Sandbox::new().env("ANTHROPIC_API_KEY", KEY);
     let before = sandbox.snapshot();
     let done = sandbox.run(&["agent", "-m", "hi", "--dry-run"]).exits(0);
-    for part in ["anthropic/claude-opus-4-5", "env: ANTHROPIC_API_KEY", "https://api.anthropic.com"] {
+    for part in ["anthropic/claude-opus-4-5", "env: ANTHROPIC_API_KEY", "https://api.anthropic.com"]
+    {
         assert!(done.out.contains(part), "no {part} in\n{}", done.out);
     }
     assert_eq!(sandbox.snapshot(), before);
@@ -211,7 +218,10 @@ fn a_limited_profile_hands_over() {
     assert_eq!(store["lastGood"]["anthropic"], "anthropic:b");
     let status = sandbox.run(&["models", "status", "--json"]).exits(0).json();
     let row = &status["auth"]["unusableProfiles"][0];
-    assert_eq!((&row["profileId"], &row["models"]), (&json!("anthropic:a"), &json!(["claude-opus-4-5"])));
+    assert_eq!(
+        (&row["profileId"], &row["models"]),
+        (&json!("anthropic:a"), &json!(["claude-opus-4-5"]))
+    );
 }
 
 /// Cases 15 and 47: the next model answers when the first cannot, and nobody is punished for it.
@@ -232,13 +242,16 @@ fn another_model_answers_when_the_service_fails() {
 fn a_provider_of_the_config_is_a_fallback() {
     let lab = lab("[{ match: { key: 'E001' }, fault: { error: 39 } }]");
     let sandbox = Sandbox::new().env("ANTHROPIC_API_KEY", KEY);
-    sandbox.use_lab(&lab, json!({
-        "models": { "providers": { "proxy": {
-            "baseUrl": lab.url(), "api": "anthropic-messages", "apiKey": KEY2,
-            "models": [{ "id": "big", "name": "Big" }] } } },
-        "agents": { "defaults": { "model": {
-            "primary": "anthropic/claude-opus-4-5", "fallbacks": ["proxy/big"] } } },
-    }));
+    sandbox.use_lab(
+        &lab,
+        json!({
+            "models": { "providers": { "proxy": {
+                "baseUrl": lab.url(), "api": "anthropic-messages", "apiKey": KEY2,
+                "models": [{ "id": "big", "name": "Big" }] } } },
+            "agents": { "defaults": { "model": {
+                "primary": "anthropic/claude-opus-4-5", "fallbacks": ["proxy/big"] } } },
+        }),
+    );
     let done = sandbox.run(&["agent", "-m", "x", "--json"]).exits(0).json();
     assert_eq!(done["meta"]["agentMeta"]["provider"], "proxy");
     let log = messages(&lab);
@@ -265,7 +278,8 @@ fn every_failure_is_named() {
 /// Case 46: a bad request is nobody's fault, whatever digits it contains.
 #[test]
 fn a_bad_request_cools_nobody() {
-    let lab = lab("[{ fault: { error: 10, headers: { 'request-id': 'req_429_timeout_billing' } } }]");
+    let lab =
+        lab("[{ fault: { error: 10, headers: { 'request-id': 'req_429_timeout_billing' } } }]");
     let sandbox = with_profiles(json!({ "anthropic:default": key(KEY) }));
     sandbox.use_lab(&lab, json!({}));
     sandbox.run(&["agent", "-m", "429 billing timeout"]).exits(1).says("LLM request rejected: ");

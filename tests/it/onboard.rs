@@ -42,7 +42,11 @@ fn an_api_key_goes_to_the_store_and_not_into_the_config() {
 fn the_flag_alone_is_enough() {
     let sandbox = Sandbox::new();
     let done = sandbox.run(&["onboard", "--anthropic-api-key", KEY]).exits(0);
-    assert!(done.out.contains("Auth profile: anthropic:default (anthropic/api_key)"), "{}", done.out);
+    assert!(
+        done.out.contains("Auth profile: anthropic:default (anthropic/api_key)"),
+        "{}",
+        done.out
+    );
 }
 
 /// Case 17, and the same for the other doors that a key comes in by.
@@ -50,14 +54,17 @@ fn the_flag_alone_is_enough() {
 fn a_key_is_cleaned_whichever_way_it_comes_in() {
     let raw = format!("' export ANTHROPIC_API_KEY=\"{KEY}\"; '");
     let quoted = format!(" export ANTHROPIC_API_KEY=\"{KEY}\"; ");
-    let stored = |sandbox: &Sandbox| sandbox.store()["profiles"]["anthropic:default"]["key"].clone();
+    let stored =
+        |sandbox: &Sandbox| sandbox.store()["profiles"]["anthropic:default"]["key"].clone();
 
     let sandbox = Sandbox::new();
     sandbox.run(&onboard(&["--anthropic-api-key", &quoted])).exits(0);
     assert_eq!(stored(&sandbox), KEY);
 
     let sandbox = Sandbox::new();
-    sandbox.run_with_input(&onboard(&["--anthropic-api-key", "-"]), &format!("{quoted}\n")).exits(0);
+    sandbox
+        .run_with_input(&onboard(&["--anthropic-api-key", "-"]), &format!("{quoted}\n"))
+        .exits(0);
     assert_eq!(stored(&sandbox), KEY);
 
     let sandbox = Sandbox::new();
@@ -104,7 +111,10 @@ fn what_is_not_understood_is_kept() {
     sandbox.run(&onboard(&["--anthropic-api-key", KEY])).exits(0);
     let store = sandbox.store();
     assert_eq!(store["profiles"]["anthropic:work"]["note"], "mine");
-    assert_eq!(store["profiles"]["anthropic:odd"], json!({ "type": "passkey", "provider": "anthropic", "x": 1 }));
+    assert_eq!(
+        store["profiles"]["anthropic:odd"],
+        json!({ "type": "passkey", "provider": "anthropic", "x": 1 })
+    );
     assert_eq!(store["extra"], json!([1]));
 
     let sandbox = Sandbox::new();
@@ -123,7 +133,10 @@ fn older_stores_are_imported() {
     let old = sandbox.state("agents/main/agent/auth.json");
     sandbox.write(&old, &json!({ "anthropic": { "type": "api_key", "key": KEY } }).to_string());
     let oauth = sandbox.state("credentials/oauth.json");
-    sandbox.write(&oauth, &json!({ "acme": { "access": "FAKE", "refresh": "FAKE", "expires": 5 } }).to_string());
+    sandbox.write(
+        &oauth,
+        &json!({ "acme": { "access": "FAKE", "refresh": "FAKE", "expires": 5 } }).to_string(),
+    );
     sandbox.run(&onboard(&["--auth-choice", "apiKey"])).exits(0);
     let store = sandbox.store();
     assert_eq!(store["profiles"]["anthropic:default"]["key"], KEY);
@@ -202,7 +215,10 @@ fn without_a_claude_login_nothing_changes() {
 #[test]
 fn a_claude_login_that_nobody_chose_is_left_alone() {
     let sandbox = Sandbox::new();
-    claude_login(&sandbox, json!({ "accessToken": token(), "refreshToken": "x", "expiresAt": in_an_hour() }));
+    claude_login(
+        &sandbox,
+        json!({ "accessToken": token(), "refreshToken": "x", "expiresAt": in_an_hour() }),
+    );
     sandbox.run(&onboard(&["--anthropic-api-key", KEY])).exits(0);
     let before = sandbox.snapshot();
     sandbox.run(&["models", "status"]).exits(0);
@@ -245,7 +261,8 @@ fn the_four_ways_to_get_a_token_wrong() {
 fn a_token_expires_when_told_and_spares_the_key() {
     let sandbox = Sandbox::new();
     sandbox.run(&onboard(&["--anthropic-api-key", KEY])).exits(0);
-    let line = ["--auth-choice", "token", "--token-provider", "anthropic", "--token-expires-in", "365d"];
+    let line =
+        ["--auth-choice", "token", "--token-provider", "anthropic", "--token-expires-in", "365d"];
     let token = token();
     let before = in_an_hour() - 3_600_000;
     sandbox.run(&onboard(&[&line[..], &["--token", &token]].concat())).exits(0);
@@ -305,8 +322,12 @@ fn json_is_only_json() {
     let done = sandbox.run(&onboard(&["--anthropic-api-key", KEY, "--json"])).exits(0);
     let value = done.json();
     assert_eq!(value["authChoice"], "apiKey");
-    assert_eq!(value["gateway"], json!({ "port": 18789, "bind": "loopback", "authMode": "token", "tailscaleMode": "off" }));
-    let token = sandbox.run(&["config", "get", "gateway.auth.token", "--show-secrets"]).exits(0).out;
+    assert_eq!(
+        value["gateway"],
+        json!({ "port": 18789, "bind": "loopback", "authMode": "token", "tailscaleMode": "off" })
+    );
+    let token =
+        sandbox.run(&["config", "get", "gateway.auth.token", "--show-secrets"]).exits(0).out;
     assert_eq!(token.trim().len(), 48, "{token}");
     assert!(token.trim().chars().all(|c| c.is_ascii_hexdigit()));
 }

@@ -27,7 +27,10 @@ fn the_config_shown_is_valid() {
     let sandbox = Sandbox::new().env("MY_PROXY_KEY", "FAKE");
     sandbox.write_config(&block(&read("README.md"), "json5"));
     sandbox.run(&["config", "validate"]).exits(0);
-    assert_eq!(sandbox.run(&["models", "status", "--plain"]).exits(0).out, "anthropic/claude-opus-4-5\n");
+    assert_eq!(
+        sandbox.run(&["models", "status", "--plain"]).exits(0).out,
+        "anthropic/claude-opus-4-5\n"
+    );
 }
 
 #[test]
@@ -54,7 +57,11 @@ fn every_crate_is_on_the_map() {
         for entry in std::fs::read_dir(path).unwrap().flatten() {
             if entry.path().join("Cargo.toml").exists() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("{dir}/{name}")), "{dir}/{name}");
+                assert!(
+                    readme.contains(&format!("`{name}`"))
+                        || readme.contains(&format!("{dir}/{name}")),
+                    "{dir}/{name}"
+                );
             }
         }
     }

@@ -27,8 +27,10 @@ fn no_command_prints_a_piece_of_a_secret() {
     let [key, token, access, refresh, gateway, env_key] = CANARIES;
     let plan = "[{ match: { request: [2] }, fault: { error: 27 } }, { match: { request: [3] }, fault: { reset: 'headers' } }]";
     let lab = lab(plan);
-    let sandbox =
-        Sandbox::new().env("MOLTBOT_LOG", "trace").env("ANTHROPIC_API_KEY", env_key).env("RUST_BACKTRACE", "1");
+    let sandbox = Sandbox::new()
+        .env("MOLTBOT_LOG", "trace")
+        .env("ANTHROPIC_API_KEY", env_key)
+        .env("RUST_BACKTRACE", "1");
     sandbox.use_lab(&lab, json!({
         "env": { "OTHER_KEY": key },
         "gateway": { "mode": "local", "auth": { "mode": "token", "token": gateway } },
@@ -54,7 +56,15 @@ fn no_command_prints_a_piece_of_a_secret() {
         vec!["models", "set", key],
         vec!["models", "auth", "order", "get", "--provider", "anthropic", "--json"],
         vec!["models", "auth", "order", "set", "--provider", "anthropic", key],
-        vec!["models", "auth", "paste-token", "--provider", "anthropic", "--profile-id", "anthropic:new"],
+        vec![
+            "models",
+            "auth",
+            "paste-token",
+            "--provider",
+            "anthropic",
+            "--profile-id",
+            "anthropic:new",
+        ],
         vec!["config", "get", "env"],
         vec!["config", "get", "gateway.auth.token"],
         vec!["config", "get", "models", "--json"],
@@ -77,7 +87,17 @@ fn no_command_prints_a_piece_of_a_secret() {
         vec!["onboard", "--anthropic-api-key", token],
         vec!["onboard", "--anthropic-api-key-file", "key.txt"],
         vec!["onboard", "--auth-choice", "token", "--token-provider", "anthropic", "--token", key],
-        vec!["onboard", "--auth-choice", "token", "--token-provider", "anthropic", "--token", token, "--token-expires-in", key],
+        vec![
+            "onboard",
+            "--auth-choice",
+            "token",
+            "--token-provider",
+            "anthropic",
+            "--token",
+            token,
+            "--token-expires-in",
+            key,
+        ],
         vec!["onboard", "--auth-choice", key],
         vec!["onboard", "--auth-choice", "claude-cli"],
         vec!["doctor", "--non-interactive"],
@@ -97,7 +117,12 @@ fn no_command_prints_a_piece_of_a_secret() {
                 }
             }
         }
-        assert!(done.code == 0 || done.code == 1 || done.code == 2, "{line:?}: {}\n{}", done.code, done.err);
+        assert!(
+            done.code == 0 || done.code == 1 || done.code == 2,
+            "{line:?}: {}\n{}",
+            done.code,
+            done.err
+        );
         assert!(!done.err.contains("panicked"), "{line:?}: {}", done.err);
     }
 }
@@ -105,7 +130,10 @@ fn no_command_prints_a_piece_of_a_secret() {
 #[test]
 fn the_flag_that_shows_secrets_is_the_only_one() {
     let sandbox = Sandbox::new();
-    sandbox.write_config(&format!("{{ gateway: {{ auth: {{ mode: 'token', token: '{}' }} }} }}", CANARIES[4]));
+    sandbox.write_config(&format!(
+        "{{ gateway: {{ auth: {{ mode: 'token', token: '{}' }} }} }}",
+        CANARIES[4]
+    ));
     let line = ["config", "get", "gateway.auth.token", "--show-secrets"];
     assert_eq!(sandbox.run(&line).exits(0).out.trim(), CANARIES[4]);
 }

@@ -45,8 +45,13 @@ fn a_key_is_typed_and_a_model_chosen() {
 #[test]
 fn a_pasted_token_is_never_on_the_screen() {
     let sandbox = Sandbox::new();
-    let mut terminal =
-        Terminal::start(&sandbox.command(&["models", "auth", "paste-token", "--provider", "anthropic"]));
+    let mut terminal = Terminal::start(&sandbox.command(&[
+        "models",
+        "auth",
+        "paste-token",
+        "--provider",
+        "anthropic",
+    ]));
     let token = token();
     assert_eq!(token.len(), 108);
     terminal.waits_for("token");
@@ -85,7 +90,8 @@ fn stops_at(step: usize) {
             terminal.types(ENTER);
         },
     ];
-    let waits = ["Go on?", "How do you want to authenticate?", "API key", "Which model by default?"];
+    let waits =
+        ["Go on?", "How do you want to authenticate?", "API key", "Which model by default?"];
     for step in &steps[..step] {
         step(&mut terminal);
     }
@@ -120,7 +126,10 @@ fn ctrl_c_stops_a_reply() {
 #[test]
 fn the_setup_token_command_runs_on_the_terminal() {
     let sandbox = Sandbox::new();
-    sandbox.link_program("claude", concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fake-claude/claude"));
+    sandbox.link_program(
+        "claude",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fake-claude/claude"),
+    );
     let line = ["models", "auth", "setup-token", "--provider", "anthropic", "--yes"];
     let mut terminal = Terminal::start(&sandbox.command(&line));
     terminal.waits_for("Your OAuth token");

@@ -9,7 +9,7 @@ use moltbot_core::{Field, FieldKind, HostError, Level, Note, Secret, Text, async
 use moltbot_gateway::{Answer, Front, TerminalRun};
 
 use crate::out::clean;
-use crate::prompt::{self, Choice};
+use crate::prompt::{self, Choice, Quiet};
 
 /// What is known before the first question, and who may be asked.
 #[derive(Default)]
@@ -103,27 +103,32 @@ impl Front for TerminalFront {
         if !self.answers.ask {
             return Err(HostError::Unsupported { what: "a program on the terminal".to_string() });
         }
-        let shown = run.program.display().to_string();
-        let mut child = tokio::process::Command::new(&run.program)
-            .args(&run.args)
-            .env_clear()
-            .envs(run.env.iter().map(|(name, value)| (name, value.expose())))
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => HostError::NotFound { what: shown.clone() },
-                _ => HostError::Other { message: format!("{shown} cannot be started: {error}") },
-            })?;
-        let ended = match run.timeout_ms {
-            Some(ms) => tokio::time::timeout(Duration::from_millis(ms), child.wait())
-                .await
-                .map_err(|_| HostError::Timeout { ms })?,
-            None => child.wait().await,
-        };
-        match ended {
-            Ok(status) => Ok(status.code()),
-            Err(error) => Err(HostError::Other { message: format!("{shown} is lost: {error}") }),
-        }
+        Quiet::aloud(run_program(run)).await
+    }
+}
+
+/// Runs a program that shares the terminal, to its end.
+async fn run_program(run: TerminalRun) -> Result<Option<i32>, HostError> {
+    let shown = run.program.display().to_string();
+    let mut child = tokio::process::Command::new(&run.program)
+        .args(&run.args)
+        .env_clear()
+        .envs(run.env.iter().map(|(name, value)| (name, value.expose())))
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => HostError::NotFound { what: shown.clone() },
+            _ => HostError::Other { message: format!("{shown} cannot be started: {error}") },
+        })?;
+    let ended = match run.timeout_ms {
+        Some(ms) => tokio::time::timeout(Duration::from_millis(ms), child.wait())
+            .await
+            .map_err(|_| HostError::Timeout { ms })?,
+        None => child.wait().await,
+    };
+    match ended {
+        Ok(status) => Ok(status.code()),
+        Err(error) => Err(HostError::Other { message: format!("{shown} is lost: {error}") }),
     }
 }
 

@@ -82,6 +82,8 @@ pub fn run_in(world: World, registry: &'static Registry) -> u8 {
             failure.exit
         }
     };
-    out.flush();
-    code
+    match (out.finish(), code) {
+        (false, 0) => 1,
+        (_, code) => code,
+    }
 }

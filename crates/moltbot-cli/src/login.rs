@@ -86,6 +86,9 @@ pub(crate) fn keep(
     if !login.existing {
         let method = method_of(cx, entry, &profile, &kind).map(|method| method.id().to_string());
         store(cx, agent, &profile, Credential { method, ..login.credential })?;
+    } else {
+        // It may stand in a file of an older version, which is imported now.
+        cx.store(agent).import_blocking(cx.now())?;
     }
     for note in &login.notes {
         cx.out.note(clean(&note.text));

@@ -53,6 +53,7 @@ pub struct Out {
     stdout: Box<dyn Write>,
     stderr: Box<dyn Write>,
     closed: bool,
+    failed: bool,
     terminal: Terminal,
     color: bool,
     repeated: String,
@@ -62,7 +63,7 @@ impl Out {
     /// Puts two streams together. Colours are on only where `terminal` says terminal and
     /// [`Out::allow_color`] is called.
     pub fn new(stdout: Box<dyn Write>, stderr: Box<dyn Write>, terminal: Terminal) -> Self {
-        Self { stdout, stderr, closed: false, terminal, color: false, repeated: String::new() }
+        Self { stdout, stderr, closed: false, failed: false, terminal, color: false, repeated: String::new() }
     }
 
     /// Says that colours may be used on streams that are terminals.
@@ -177,11 +178,16 @@ impl Out {
         }
     }
 
-    /// Writes what is still held back.
-    pub fn flush(&mut self) {
-        // A closed pipe is nobody's fault, and there is nowhere left to complain to.
-        let _ = self.stdout.flush();
+    /// Writes what is still held back; returns whether all data arrived or nobody wanted it.
+    pub fn finish(&mut self) -> bool {
+        if !self.closed
+            && let Err(error) = self.stdout.flush()
+        {
+            self.lost(&error);
+        }
+        // There is nowhere left to complain to.
         let _ = self.stderr.flush();
+        !self.failed
     }
 
     /// Lends standard output, for code that writes by itself.
@@ -194,15 +200,22 @@ impl Out {
             return;
         }
         if let Err(error) = self.stdout.write_all(bytes) {
-            self.closed = true;
-            if error.kind() != ErrorKind::BrokenPipe {
-                self.say(&format!("Error: standard output cannot be written: {error}"));
-            }
+            self.lost(&error);
+        }
+    }
+
+    /// Stops printing data. A reader that went away is no failure, a full disk is one.
+    fn lost(&mut self, error: &io::Error) {
+        self.closed = true;
+        if error.kind() != ErrorKind::BrokenPipe {
+            self.failed = true;
+            self.say(&format!("Error: standard output cannot be written: {error}"));
         }
     }
 
     fn say(&mut self, text: &str) {
-        // Data that was printed before must stand before it on a shared terminal.
+        // Data that was printed before must stand before it on a shared terminal; whether it
+        // arrived is seen at the end.
         let _ = self.stdout.flush();
         let _ = writeln!(self.stderr, "{text}");
     }
@@ -276,26 +289,30 @@ mod tests {
         (out, stdout, stderr)
     }
 
-    struct Closed;
+    struct Failing(ErrorKind);
 
-    impl Write for Closed {
+    impl Write for Failing {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(ErrorKind::BrokenPipe.into())
+            Err(self.0.into())
         }
 
         fn flush(&mut self) -> io::Result<()> {
-            Err(ErrorKind::BrokenPipe.into())
+            Err(self.0.into())
         }
     }
 
     #[test]
-    fn a_reader_that_went_away_is_no_error() {
-        let stderr = Buffer::default();
-        let mut out = Out::new(Box::new(Closed), Box::new(stderr.clone()), Terminal::default());
-        out.line("one");
-        out.json(&1);
-        out.flush();
-        assert_eq!(stderr.text(), "");
+    fn a_reader_that_went_away_is_no_error_and_a_full_disk_is() {
+        for (kind, fine) in [(ErrorKind::BrokenPipe, true), (ErrorKind::StorageFull, false)] {
+            let stderr = Buffer::default();
+            let stdout = Box::new(Failing(kind));
+            let mut out = Out::new(stdout, Box::new(stderr.clone()), Terminal::default());
+            out.line("one");
+            out.json(&1);
+            assert_eq!(out.finish(), fine);
+            let complaints = stderr.text().lines().count();
+            assert_eq!(complaints, usize::from(!fine), "{}", stderr.text());
+        }
     }
 
     #[test]

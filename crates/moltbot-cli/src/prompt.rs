@@ -94,30 +94,20 @@ impl Drop for Spinner {
     }
 }
 
-/// Runs a prompt with echo, line editing and signals of the terminal off from before the first key
-/// to after the last.
-///
-/// The library switches the terminal for each key anew; a paste that arrives in between would be
-/// echoed by the kernel, a token on the screen. With signals off, Ctrl-C is a key like any other
-/// and comes back as [`io::ErrorKind::Interrupted`].
-fn quietly<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let _quiet = Quiet::start();
-    prompt()
-}
-
-/// Restores the terminal when dropped.
-struct Quiet(Option<Termios>);
+/// Keeps what is typed off the screen until it is dropped, also between two questions, where a
+/// paste would otherwise be echoed by the terminal itself.
+pub(crate) struct Quiet(Option<Termios>);
 
 impl Quiet {
-    fn start() -> Self {
-        let stdin = io::stdin();
-        let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
-        let mut quiet = before.clone();
-        quiet.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-        match tcsetattr(&stdin, OptionalActions::Now, &quiet) {
-            Ok(()) => Self(Some(before)),
-            Err(_) => Self(None),
-        }
+    /// Turns echo and line editing off.
+    pub(crate) fn start() -> Self {
+        Self(change(|modes| modes & !(LocalModes::ECHO | LocalModes::ICANON)))
+    }
+
+    /// Turns them on for as long as `inside` runs: a program that talks to the user itself.
+    pub(crate) async fn aloud<F: Future>(inside: F) -> F::Output {
+        let _loud = Self(change(|modes| modes | LocalModes::ECHO | LocalModes::ICANON));
+        inside.await
     }
 }
 
@@ -128,4 +118,26 @@ impl Drop for Quiet {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
         }
     }
+}
+
+/// Runs a prompt with echo, line editing and signals off from before the first key to after the
+/// last.
+///
+/// The library switches the terminal for each key anew; what arrives in between would be echoed.
+/// With signals off, Ctrl-C is a key like any other and comes back as
+/// [`io::ErrorKind::Interrupted`].
+fn quietly<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let off = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+    let _quiet = Quiet(change(|modes| modes & !off));
+    prompt()
+}
+
+/// Changes the terminal's local modes and returns what they were; nothing without a terminal.
+fn change(modes: impl FnOnce(LocalModes) -> LocalModes) -> Option<Termios> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin).ok()?;
+    let mut after = before.clone();
+    after.local_modes = modes(after.local_modes);
+    tcsetattr(&stdin, OptionalActions::Now, &after).ok()?;
+    Some(before)
 }

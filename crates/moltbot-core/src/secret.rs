@@ -180,7 +180,9 @@ fn may_need_redaction(text: &str) -> bool {
 fn secret_at(rest: &str) -> Option<(usize, usize)> {
     if rest.starts_with("sk-") {
         let end = token_end(rest, 0);
-        return (end >= 8).then_some((3, end));
+        // A public prefix alone, `sk-…-`, is no secret; messages name it.
+        let prefix_only = end <= 16 && rest[..end].ends_with('-');
+        return (end >= 8 && !prefix_only).then_some((3, end));
     }
     if starts_with_ignore_case(rest, "bearer ") {
         let end = token_end(rest, 7);
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn redaction_leaves_ordinary_text_alone() {
-        for text in ["", "hello", "1 key missing", "task-skill", "the token is bad", "a\nb\tc"] {
+        for text in ["Expected token starting with sk-ant-oat01-", "", "hello", "1 key missing", "task-skill", "the token is bad", "a\nb\tc"] {
             assert_eq!(redact(text), text);
         }
     }

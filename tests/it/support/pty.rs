@@ -1,6 +1,7 @@
 //! A real pseudo-terminal: what a person types and what a person sees.
 
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ impl Terminal {
         }
         let child = command.spawn(pts).expect("the program starts");
         let mut reader = duplicate(&pty);
-        let screen = vt100::Parser::new(40, 100, 1000);
+        let size = |cells| NonZero::new(cells).expect("not zero");
+        let screen = vt100::Parser::new(size(40), size(100), 1000);
         let seen = Arc::new(Mutex::new(Seen { raw: Vec::new(), screen }));
         let shared = Arc::clone(&seen);
         std::thread::spawn(move || {

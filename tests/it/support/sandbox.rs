@@ -65,7 +65,12 @@ impl Done {
     /// Checks that standard error contains `text`.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
-        assert!(self.err.contains(text), "no {text:?} in\nstderr: {}\nstdout: {}", self.err, self.out);
+        assert!(
+            self.err.contains(text),
+            "no {text:?} in\nstderr: {}\nstdout: {}",
+            self.err,
+            self.out
+        );
         self
     }
 }
@@ -197,7 +202,8 @@ impl Sandbox {
         }
     }
 
-    /// Lists every file below the home with its content, to compare before and after.
+    /// Lists every file below the home with its content, to compare before and after. Lock files
+    /// do not count: they stay, because removing one is a race.
     pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut open = vec![self.home()];
@@ -207,6 +213,8 @@ impl Sandbox {
                 let path = entry.path();
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => open.push(path),
+                    _ if path.to_string_lossy().ends_with(".moltbot-lock") => {}
+                    _ if path.to_string_lossy().ends_with(".guard") => {}
                     _ => {
                         let content = std::fs::read(&path).unwrap_or_default();
                         files.insert(path, content);

@@ -1,7 +1,7 @@
 //! `moltbot models auth`: obtains credentials. The verbs come from the plugins' offers.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use moltbot_core::{OfferEntry, Registry, Secret, Text, Verb};
+use moltbot_core::{OfferEntry, Registry, Verb};
 
 use crate::commands::{agent_arg, fields};
 use crate::front::Answers;
@@ -84,13 +84,6 @@ fn verb_command(entry: OfferEntry, verb: &'static Verb) -> Command {
                 .default_value(provider),
         )
         .args(fields::args(&verb.fields))
-        .arg(
-            Arg::new("yes")
-                .long("yes")
-                .short('y')
-                .action(ArgAction::SetTrue)
-                .help("Answer yes to every yes-or-no question"),
-        )
         .arg(agent_arg())
         .after_help(format!("Example:\n  moltbot models auth {name} --provider {provider}"))
 }
@@ -119,16 +112,7 @@ fn verb(cx: &mut Context, name: &str, args: &ArgMatches) -> Outcome {
     // The config must be sound before anybody types a secret.
     cx.config()?;
     let agent = cx.agent(args)?;
-    let mut given = fields::answers(cx, args, &verb.fields)?;
-    if args.get_flag("yes") {
-        let confirms = verb.fields.iter().filter(|field| {
-            matches!(field.kind, moltbot_core::FieldKind::Confirm {})
-                && !given.iter().any(|(id, _)| *id == field.id)
-        });
-        let yes: Vec<(Text, Secret)> =
-            confirms.map(|field| (field.id.clone(), Secret::new("true"))).collect();
-        given.extend(yes);
-    }
+    let given = fields::answers(cx, args, &verb.fields)?;
     let wants_secret = verb.fields.iter().any(|field| {
         matches!(field.kind, moltbot_core::FieldKind::Secret {})
             && !given.iter().any(|(id, _)| *id == field.id)
@@ -139,6 +123,7 @@ fn verb(cx: &mut Context, name: &str, args: &ArgMatches) -> Outcome {
     };
     let env = env_answers(cx, &entry)?;
     let ask = terminal.interactive();
+    let _quiet = if ask { Some(crate::onboard::quiet(cx)?) } else { None };
     let answers = Answers { given, env, piped, ask };
     let login = obtain(cx, &agent, &entry, Some(name), answers)?;
     let kept = keep(cx, &agent, &entry, login)?;
@@ -171,6 +156,7 @@ fn add(cx: &mut Context, args: &ArgMatches) -> Outcome {
     }
     cx.config()?;
     let agent = cx.agent(args)?;
+    let _quiet = crate::onboard::quiet(cx)?;
     let Some(entry) = crate::onboard::choose_offer(cx, &agent, false)? else {
         return Ok(Exit::OK);
     };

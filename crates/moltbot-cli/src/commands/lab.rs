@@ -1,5 +1,7 @@
 //! `moltbot lab`: serves the Messages API with faults on order.
 
+use std::io::Write;
+
 use clap::{Arg, ArgMatches, Command, value_parser};
 use moltbot_core::Registry;
 use moltbot_lab::{Lab, LabOptions, parse_plan};
@@ -43,16 +45,20 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
             .map_err(|error| Failure::new(error.to_string()).code("plan-invalid"))?;
     }
     let port = options.port;
-    let lab = cx.block_on(Lab::start(options))?.map_err(|error| {
-        Failure::new(format!("cannot listen on 127.0.0.1:{port}: {error}"))
-            .hint("choose another --port")
-    })?;
-    cx.out.line(format!("lab: {}", lab.url()));
-    cx.out.note("Any well-formed key is accepted; GET /lab/log shows what arrived; Ctrl-C stops");
-    // The server runs on this thread's runtime until somebody stops it.
-    match cx.block_on_cancel(std::future::pending::<()>()) {
+    // Started inside the wait, so that Ctrl-C is caught before anybody can know of the lab.
+    let served = cx.block_on_cancel(async {
+        let lab = Lab::start(options).await?;
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "lab: {}", lab.url())?;
+        stdout.flush()?;
+        eprintln!("Any well-formed key is accepted; GET /lab/log shows what arrived; Ctrl-C stops");
+        std::future::pending::<std::io::Result<()>>().await
+    });
+    match served {
         Err(stopped) if stopped.exit == 130 => Ok(Exit::OK),
         Err(failure) => Err(failure),
-        Ok(()) => Ok(Exit::OK),
+        Ok(Ok(())) => Ok(Exit::OK),
+        Ok(Err(error)) => Err(Failure::new(format!("cannot listen on 127.0.0.1:{port}: {error}"))
+            .hint("choose another --port")),
     }
 }

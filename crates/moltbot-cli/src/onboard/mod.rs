@@ -20,7 +20,7 @@ use crate::login::{Kept, keep};
 use crate::{Context, Failure, Outcome};
 
 pub(crate) use flags::command;
-pub(crate) use wizard::choose_offer;
+pub(crate) use wizard::{choose_offer, quiet};
 
 use flags::Flags;
 

@@ -16,6 +16,7 @@ use crate::{Context, Exit, Failure, Outcome};
 /// Runs it: asks everything, then writes everything.
 pub(super) fn run(cx: &mut Context, args: &ArgMatches, flags: &Flags) -> Outcome {
     let agent = cx.agent(args)?;
+    let _quiet = quiet(cx)?;
     prompt::intro("moltbot").map_err(stopped)?;
     prompt::note(
         "Before you start",
@@ -50,6 +51,13 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches, flags: &Flags) -> Outcome
     }
     cx.out.hint("try it: moltbot agent -m \"Hello\"");
     Ok(Exit::OK)
+}
+
+/// Keeps everything typed off the screen for the rest of the command. Ctrl-C is caught from here
+/// on, so that it never ends the program with the terminal left silent.
+pub(crate) fn quiet(cx: &mut Context) -> Result<prompt::Quiet, Failure> {
+    cx.block_on_cancel(std::future::ready(()))?;
+    Ok(prompt::Quiet::start())
 }
 
 /// Lets a person choose a way to authenticate; `None` is "later".

@@ -14,11 +14,10 @@ pub(super) fn check(cx: &mut Context, doctor: &mut Doctor) -> bool {
             for note in &loaded.notes {
                 match note.kind {
                     kind if due(kind) && doctor.fix => {}
+                    // Every load does it in memory, so nothing is wrong yet.
                     NoteKind::RewrittenMode => {
-                        let text = format!("the config is outdated: {}", note.message);
-                        doctor.repairable(cx, &text);
+                        doctor.info(cx, &format!("--fix writes down: {}", note.message));
                     }
-                    NoteKind::Legacy => doctor.repairable(cx, &note.message),
                     NoteKind::NewerVersion | NoteKind::UnsetVariable => {
                         doctor.warning(cx, &note.message);
                     }
