@@ -30,16 +30,21 @@
 //! - One agent's store is never read for another agent; [`copy_profiles`] is the one way, and
 //!   explicit (spec ).
 //! - The rules are pure: two processes with the same store, rules and time decide the same.
-//! - Deliberately absent: the journal of renewals and the log of generations. They will stand
-//!   beside [`FileStore`]; [`Store`] and [`Locked`] need no change for them.
+//! - A login is renewed under its [`Lease`], which is taken before the store's lock and never
+//!   under it; its answer is on disk before anybody looks at it.
+//! - Deliberately absent: sending. The gateway drives a lease.
 
 #![forbid(unsafe_code)]
 
 mod choice;
 mod copy;
 mod document;
+mod files;
 mod health;
 mod ids;
+mod inspect;
+mod journal;
+mod lease;
 mod legacy;
 mod lock;
 mod pin;
@@ -50,6 +55,8 @@ mod rules;
 mod stats;
 mod store;
 mod store_file;
+#[cfg(test)]
+mod testing;
 mod text;
 mod wire;
 mod write;
@@ -59,10 +66,13 @@ pub use choice::{
 };
 pub use copy::{Copied, copy_profiles};
 pub use document::{Problem, Profiles};
+pub use files::{FileHook, Go, Step};
 pub use health::{
     Health, WARN_MS, WARN_REFRESHABLE_MS, display_name, health, label, provider_health,
 };
 pub use ids::{normalize_provider, profile_id};
+pub use inspect::{Inspection, PendingRenewal};
+pub use journal::{JournalHead, JournalState, MAX_JOURNAL, Recovery, recovery};
 pub use legacy::LegacyFiles;
 pub use pin::{Pin, PinSource, SessionPin, repin};
 pub use punish::{GUESSED_CAP_MS, MEASURED_CAP_MS, punish, reward};
@@ -73,7 +83,7 @@ pub use renew::{
 };
 pub use rules::{Accept, AuthRules, CooldownRules, ProfileRule};
 pub use stats::{Block, BlockKind, Blocked, MAX_MODELS, MODEL_MEMORY_MS, Stats, Unusable};
-pub use store::{Guard, Loaded, Locked, Store, StoreError};
+pub use store::{Guard, Lease, Loaded, Locked, Store, StoreError};
 pub use store_file::{FileStore, LEGACY_FILE, LockedFile, OAUTH_FILE, STORE_FILE, Sleeper};
 pub use text::{
     RepairHint, all_cooling_message, no_credentials_message, no_key_message,

@@ -1,15 +1,16 @@
-//! The lock of a store file: the operating system's advisory lock on a file of its own, released
+//! The locks: of a store file, and of the renewal of one login. The operating system's advisory lock on a file of its own, released
 //! by the kernel when its holder ends, however it ends.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moltbot_core::Timestamp;
 
 use crate::StoreError;
+use crate::files::Files;
 
 /// How long the old system's lock counts without being touched.
 const OLD_LOCK_MS: i64 = 30_000;
@@ -23,13 +24,25 @@ pub(crate) struct FileLock {
     _file: File,
 }
 
+/// What is locked, and how that looks on disk.
+enum Target {
+    /// A store: a lock file, and the old system's lock beside it.
+    Store { old: PathBuf },
+    /// The renewal of this profile: a lock file.
+    Lease { profile: String },
+    /// The renewal of this profile by its owner: the directory of the owner's file, which is
+    /// opened but never written.
+    Directory { profile: String },
+}
+
 /// The way to a lock: `poll` until it is there, sleeping for `pause` in between.
 ///
 /// Both are short and never wait, so that the same steps serve a thread and a task. Time is
 /// counted by the pauses, not by a clock.
 pub(crate) struct Attempt {
     path: PathBuf,
-    old: PathBuf,
+    target: Target,
+    files: Files,
     now: Timestamp,
     timeout: Duration,
     waited: Duration,
@@ -40,17 +53,39 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// Makes an attempt for the lock of the store at `store`, with links resolved.
-    pub(crate) fn new(store: &Path, now: Timestamp, timeout: Duration) -> Self {
-        Self {
-            path: beside(store, ".moltbot-lock"),
-            old: beside(store, ".lock"),
-            now,
-            timeout,
-            waited: Duration::ZERO,
-            tries: 0,
-            file: None,
-            held: false,
-        }
+    pub(crate) fn store(store: &Path, now: Timestamp, timeout: Duration, files: Files) -> Self {
+        let target = Target::Store { old: beside(store, ".lock") };
+        Self::new(beside(store, ".moltbot-lock"), target, now, timeout, files)
+    }
+
+    /// Makes an attempt for the lease of a login, by its lock file.
+    pub(crate) fn lease(
+        path: PathBuf,
+        profile: &str,
+        now: Timestamp,
+        timeout: Duration,
+        files: Files,
+    ) -> Self {
+        let target = Target::Lease { profile: profile.into() };
+        Self::new(path, target, now, timeout, files)
+    }
+
+    /// Makes an attempt for the lease of a login that lies in `directory` and belongs to another
+    /// program; nothing is written there.
+    pub(crate) fn directory(
+        directory: PathBuf,
+        profile: &str,
+        now: Timestamp,
+        timeout: Duration,
+        files: Files,
+    ) -> Self {
+        let target = Target::Directory { profile: profile.into() };
+        Self::new(directory, target, now, timeout, files)
+    }
+
+    fn new(path: PathBuf, target: Target, now: Timestamp, timeout: Duration, files: Files) -> Self {
+        let waited = Duration::ZERO;
+        Self { path, target, files, now, timeout, waited, tries: 0, file: None, held: false }
     }
 
     /// Tries once; `None` means that somebody else holds it.
@@ -58,6 +93,7 @@ impl Attempt {
         if !self.held && !self.try_own().map_err(|error| unwritable(&self.path, &error))? {
             return Ok(None);
         }
+        self.sign().map_err(|error| unwritable(&self.path, &error))?;
         if self.is_held_by_old_system().map_err(|error| unwritable(&self.path, &error))? {
             return Ok(None);
         }
@@ -81,8 +117,17 @@ impl Attempt {
     fn try_own(&mut self) -> io::Result<bool> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => open(&self.path)?,
+            None if matches!(self.target, Target::Directory { .. }) => File::open(&self.path)?,
+            None => {
+                make_parents(&self.path)?;
+                self.files.open(&self.path)?
+            }
         };
+        if !self.files.may_lock(&self.path)? {
+            self.file = Some(file);
+            self.held = true;
+            return Ok(true);
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -102,15 +147,26 @@ impl Attempt {
         Ok(true)
     }
 
+    /// Writes into the lock file who holds it since when.
+    fn sign(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        if matches!(self.target, Target::Directory { .. }) {
+            return Ok(());
+        }
+        let since = self.now.plus(self.waited.as_millis() as i64);
+        let text = format!("{} {}\n", std::process::id(), since.millis());
+        file.rewind()?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    }
+
     /// Tells whether the lock of the old system stands there and was touched lately. Ages are
     /// read off the file system's own clock: our lock file has just been written.
     fn is_held_by_old_system(&mut self) -> io::Result<bool> {
-        let Some(file) = &mut self.file else { return Ok(false) };
-        let since = self.now.plus(self.waited.as_millis() as i64);
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{} {}", std::process::id(), since.millis())?;
-        match std::fs::symlink_metadata(&self.old) {
+        let (Some(file), Target::Store { old }) = (&self.file, &self.target) else {
+            return Ok(false);
+        };
+        match std::fs::symlink_metadata(old) {
             Ok(old) => Ok(modified_ms(&file.metadata()?) - modified_ms(&old) < OLD_LOCK_MS),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -119,20 +175,30 @@ impl Attempt {
 
     fn too_long(&mut self) -> StoreError {
         let waited_ms = self.waited.as_millis() as u64;
-        let (path, pid, since) = match (self.held, &mut self.file) {
-            (false, Some(file)) => {
-                let mut text = String::new();
-                let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-                let mut words = text.split_whitespace().filter(|_| read.is_ok());
-                let pid = words.next().and_then(|word| word.parse().ok());
-                let since = words.next().and_then(|word| word.parse().ok());
-                (self.path.clone(), pid, since.map(Timestamp::from_millis))
-            }
-            (true, _) => (self.old.clone(), None, None),
-            (false, None) => (self.path.clone(), None, None),
-        };
+        let mut text = String::new();
+        if let (false, Some(file)) = (self.held, &mut self.file)
+            && !matches!(self.target, Target::Directory { .. })
+            && file.rewind().and_then(|()| file.read_to_string(&mut text)).is_err()
+        {
+            text.clear();
+        }
+        let mut words = text.split_whitespace();
+        let pid = words.next().and_then(|word| word.parse().ok());
+        let since = words.next().and_then(|word| word.parse().ok()).map(Timestamp::from_millis);
         let age_ms = since.map(|since| self.now.since(since).saturating_add(waited_ms as i64));
-        StoreError::Locked { path, pid, age_ms, waited_ms }
+        match &self.target {
+            Target::Store { old } => {
+                let path = if self.held { old.clone() } else { self.path.clone() };
+                StoreError::Locked { path, pid, age_ms, waited_ms }
+            }
+            Target::Lease { profile } | Target::Directory { profile } => StoreError::Leased {
+                profile: profile.clone(),
+                path: self.path.clone(),
+                pid,
+                age_ms,
+                waited_ms,
+            },
+        }
     }
 }
 
@@ -171,17 +237,16 @@ pub(crate) fn sentence(error: &io::Error) -> String {
         }
         io::ErrorKind::NotFound => "no such file or directory".into(),
         io::ErrorKind::IsADirectory => "it is a directory".into(),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            "a symbolic link stands where a file should be".into()
+        }
+        io::ErrorKind::FileTooLarge => "the limit for the size of files is reached".into(),
         io::ErrorKind::Unsupported => "the file system has no locks".into(),
         _ => {
             let text = error.to_string();
             text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text).to_lowercase()
         }
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    make_parents(path)?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn is_same(a: &Metadata, b: &Metadata) -> bool {

@@ -1,13 +1,13 @@
 //! What every store can do, whatever it is made of.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use moltbot_core::{Revision, Timestamp};
+use moltbot_core::{RenewReply, Revision, Timestamp};
 use thiserror::Error;
 
-use crate::{Profiles, remaining_text};
+use crate::{JournalHead, JournalState, Profiles, remaining_text};
 
 /// Keeps the profiles of one agent. A file today; a database for several hosts would do.
 ///
@@ -28,6 +28,39 @@ pub trait Store: Send + Sync {
 
     /// Returns the present revision if it is another than `seen`. Cheap.
     async fn watch(&self, seen: Revision) -> Result<Option<Revision>, StoreError>;
+
+    /// Waits for the right to renew one login, alone among all processes. It is taken before the
+    /// store's lock, never while that is held, and may be kept for as long as a network takes.
+    ///
+    /// `external` names the file in which another program keeps the login; who shares that file
+    /// shares the lease. Such a lease has no journal.
+    async fn lease(
+        &self,
+        profile: &str,
+        external: Option<&Path>,
+        now: Timestamp,
+    ) -> Result<Box<dyn Lease>, StoreError>;
+}
+
+/// The right to renew one login, held until dropped, and the journal of that renewal.
+///
+/// The order is [`open`](Self::open), send, [`keep`](Self::keep) before anybody looks at the
+/// answer, store, [`close`](Self::close). A process that ends in between leaves the journal to
+/// the next holder, whom [`recovery`](crate::recovery) tells what to do.
+#[async_trait]
+pub trait Lease: Send {
+    /// Reads what an interrupted renewal left.
+    async fn journal(&self) -> Result<JournalState, StoreError>;
+
+    /// Writes down what will be asked and reserves room for the answer, on disk. On an error the
+    /// request must not be sent, as its answer could not be kept.
+    async fn open(&mut self, head: &JournalHead) -> Result<(), StoreError>;
+
+    /// Writes the answer down by one write, then waits until it is on disk.
+    async fn keep(&mut self, reply: &RenewReply, received_at: Timestamp) -> Result<(), StoreError>;
+
+    /// Removes the journal; after what it holds is stored, or of no use.
+    async fn close(&mut self) -> Result<(), StoreError>;
 }
 
 /// The lock of a store, held until dropped or committed.
@@ -131,6 +164,20 @@ pub enum StoreError {
         /// For how long was waited.
         waited_ms: u64,
     },
+    /// Somebody else was renewing the login all the time: nothing is sent or written.
+    #[error("{}", leased(.profile, .path, *.pid, *.age_ms, *.waited_ms))]
+    Leased {
+        /// Which login.
+        profile: String,
+        /// The lock.
+        path: PathBuf,
+        /// Who holds it, if it says so.
+        pid: Option<u32>,
+        /// For how long it has been held, if that is known.
+        age_ms: Option<i64>,
+        /// For how long was waited.
+        waited_ms: u64,
+    },
     /// Somebody changed it without taking the lock: nothing is written, the caller may start anew.
     #[error("{} was changed by another program in the middle of a change; try again", .path.display())]
     Changed {
@@ -145,12 +192,28 @@ impl StoreError {
         match self {
             Self::Invalid { .. } | Self::Unreadable { .. } => "store-invalid",
             Self::Unwritable { .. } => "store-unwritable",
-            Self::Locked { .. } | Self::Changed { .. } => "store-locked",
+            Self::Locked { .. } | Self::Leased { .. } | Self::Changed { .. } => "store-locked",
         }
     }
 }
 
-fn locked(path: &std::path::Path, pid: Option<u32>, age: Option<i64>, waited_ms: u64) -> String {
+fn locked(path: &Path, pid: Option<u32>, age: Option<i64>, waited_ms: u64) -> String {
+    let held = held(path, pid, age, waited_ms);
+    format!("the credential store is in use: {held}")
+}
+
+fn leased(
+    profile: &str,
+    path: &Path,
+    pid: Option<u32>,
+    age: Option<i64>,
+    waited_ms: u64,
+) -> String {
+    let held = held(path, pid, age, waited_ms);
+    format!("the login {profile} is being renewed by somebody else: {held}")
+}
+
+fn held(path: &Path, pid: Option<u32>, age: Option<i64>, waited_ms: u64) -> String {
     let holder = pid.map_or_else(|| "another process".to_string(), |pid| format!("process {pid}"));
     let age = match age {
         Some(age) if age < 60_000 => format!(" for {} s", age.max(0) / 1_000),
@@ -161,9 +224,5 @@ fn locked(path: &std::path::Path, pid: Option<u32>, age: Option<i64>, waited_ms:
         short if short < 1_000 => format!("{short} ms"),
         long => format!("{} s", long / 1_000),
     };
-    format!(
-        "the credential store is in use: {} has been held by {holder}{age} and was not free within \
-         {waited}",
-        path.display()
-    )
+    format!("{} has been held by {holder}{age} and was not free within {waited}", path.display())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, Metadata, Permissions};
 use std::future::Future;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -15,9 +15,11 @@ use async_trait::async_trait;
 use moltbot_core::{Revision, Secret, Timestamp};
 use zeroize::Zeroizing;
 
-use crate::lock::{Attempt, FileLock, make_parents, sentence, unwritable};
+use crate::files::{FileHook, Files, directory};
+use crate::lease::{FileLease, journal_path};
+use crate::lock::{Attempt, FileLock, beside, sentence, unwritable};
 use crate::read::{self, ParseError};
-use crate::{Guard, LegacyFiles, Loaded, Locked, Profiles, Store, StoreError, legacy};
+use crate::{Guard, Lease, LegacyFiles, Loaded, Locked, Profiles, Store, StoreError, legacy};
 
 /// The name of the store in an agent's directory.
 pub const STORE_FILE: &str = "auth-profiles.json";
@@ -53,7 +55,9 @@ pub struct FileStore {
     path: PathBuf,
     legacy: LegacyFiles,
     timeout: Duration,
+    lease_timeout: Duration,
     sleeper: Sleeper,
+    files: Files,
 }
 
 /// The contents of a file store together with its lock; see [`Locked`].
@@ -74,6 +78,8 @@ impl FileStore {
             path: path.into(),
             legacy: LegacyFiles::default(),
             timeout: Duration::from_secs(10),
+            lease_timeout: Duration::from_secs(45),
+            files: Files::default(),
             sleeper: Arc::new(|pause| Box::pin(ThreadSleep::new(pause))),
         }
     }
@@ -89,6 +95,21 @@ impl FileStore {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets how long to wait for somebody else's renewal of the same login; 45 seconds without,
+    /// as a token endpoint may take 30.
+    #[must_use]
+    pub fn lease_timeout(mut self, timeout: Duration) -> Self {
+        self.lease_timeout = timeout;
+        self
+    }
+
+    /// Asks `hook` before every change of the file system; for tests and torture.
+    #[must_use]
+    pub fn hook(mut self, hook: Arc<dyn FileHook>) -> Self {
+        self.files = Files::hooked(hook);
         self
     }
 
@@ -112,14 +133,27 @@ impl FileStore {
     /// Waits for the lock on this thread, then reads the contents under it.
     pub fn lock_blocking(&self, now: Timestamp) -> Result<LockedFile, StoreError> {
         let real = resolve(&self.path)?;
-        let mut attempt = Attempt::new(&real, now, self.timeout);
-        let lock = loop {
+        let lock = self.only_lock_blocking(&real, now)?;
+        self.under(lock, real, now)
+    }
+
+    /// Waits for the lock on this thread, and reads nothing.
+    pub(crate) fn only_lock_blocking(
+        &self,
+        real: &Path,
+        now: Timestamp,
+    ) -> Result<FileLock, StoreError> {
+        let mut attempt = self.attempt(real, now);
+        loop {
             match attempt.poll()? {
-                Some(lock) => break lock,
+                Some(lock) => return Ok(lock),
                 None => std::thread::sleep(attempt.pause()?),
             }
-        };
-        self.under(lock, real, now)
+        }
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Returns the present revision if it is another than `seen`.
@@ -151,6 +185,23 @@ impl FileStore {
         let imported = locked.imported.clone();
         locked.commit()?;
         Ok(imported)
+    }
+
+    fn attempt(&self, real: &Path, now: Timestamp) -> Attempt {
+        Attempt::store(real, now, self.timeout, self.files.clone())
+    }
+
+    /// Waits for a lock without holding up the thread.
+    async fn wait(&self, mut attempt: Attempt) -> Result<FileLock, StoreError> {
+        loop {
+            match attempt.poll()? {
+                Some(lock) => return Ok(lock),
+                None => {
+                    let pause = attempt.pause()?;
+                    (self.sleeper)(pause).await;
+                }
+            }
+        }
     }
 
     fn read(&self, real: &Path) -> Result<(Loaded, Option<Secret>, bool), StoreError> {
@@ -213,7 +264,8 @@ impl FileStore {
         }
         let spent = self.legacy.auth.clone().filter(|_| from_auth);
         let Loaded { profiles, revision, imported, notes, .. } = loaded;
-        let guard = FileGuard { real, text, revision, spent, now, _lock: lock };
+        let files = self.files.clone();
+        let guard = FileGuard { real, text, revision, spent, now, files, _lock: lock };
         Ok(LockedFile { profiles, imported, notes, guard })
     }
 }
@@ -249,16 +301,7 @@ impl Store for FileStore {
 
     async fn lock(&self, now: Timestamp) -> Result<Locked, StoreError> {
         let real = resolve(&self.path)?;
-        let mut attempt = Attempt::new(&real, now, self.timeout);
-        let lock = loop {
-            match attempt.poll()? {
-                Some(lock) => break lock,
-                None => {
-                    let pause = attempt.pause()?;
-                    (self.sleeper)(pause).await;
-                }
-            }
-        };
+        let lock = self.wait(self.attempt(&real, now)).await?;
         let LockedFile { profiles, imported, notes, guard } = self.under(lock, real, now)?;
         let revision = guard.revision;
         let loaded = Loaded { profiles, revision, exists: guard.text.is_some(), imported, notes };
@@ -267,6 +310,27 @@ impl Store for FileStore {
 
     async fn watch(&self, seen: Revision) -> Result<Option<Revision>, StoreError> {
         self.watch_blocking(seen)
+    }
+
+    async fn lease(
+        &self,
+        profile: &str,
+        external: Option<&Path>,
+        now: Timestamp,
+    ) -> Result<Box<dyn Lease>, StoreError> {
+        let real = resolve(&self.path)?;
+        let (timeout, files) = (self.lease_timeout, self.files.clone());
+        if let Some(file) = external {
+            let directory = directory(file).to_path_buf();
+            let attempt = Attempt::directory(directory, profile, now, timeout, files.clone());
+            let lock = self.wait(attempt).await?;
+            return Ok(Box::new(FileLease::without_journal(lock)));
+        }
+        let journal = journal_path(&real, profile);
+        let path = beside(&journal, ".moltbot-lock");
+        let attempt = Attempt::lease(path, profile, now, timeout, files.clone());
+        let lock = self.wait(attempt).await?;
+        Ok(Box::new(FileLease::new(lock, journal, files)))
     }
 }
 
@@ -279,6 +343,7 @@ struct FileGuard {
     /// The file of an older version that the commit makes superfluous.
     spent: Option<PathBuf>,
     now: Timestamp,
+    files: Files,
     _lock: FileLock,
 }
 
@@ -298,9 +363,11 @@ impl FileGuard {
         if revision(stat(&self.real)?.as_ref()) != self.revision {
             return Err(StoreError::Changed { path: self.real });
         }
-        let metadata =
-            replace(&self.real, text.expose()).map_err(|error| unwritable(&self.real, &error))?;
-        if let Err(error) = sync_directory(&self.real) {
+        let metadata = self
+            .files
+            .replace(&self.real, text.expose().as_bytes())
+            .map_err(|error| unwritable(&self.real, &error))?;
+        if let Err(error) = self.files.sync_names(&self.real) {
             let what =
                 format!("{}; it is written, but may be lost in a power cut", sentence(&error));
             return Err(StoreError::Unwritable { path: self.real, what });
@@ -313,41 +380,8 @@ impl FileGuard {
     }
 }
 
-/// Writes a whole new file and puts it in the place of the old one.
-fn replace(real: &Path, text: &str) -> io::Result<Metadata> {
-    make_parents(real)?;
-    let name = real.file_name().unwrap_or_default().to_string_lossy();
-    let mut temporary = tempfile::Builder::new()
-        .prefix(&format!(".{name}."))
-        .suffix(".tmp")
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(directory(real))?;
-    temporary.write_all(text.as_bytes())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(real).map_err(|error| error.error)?.metadata()
-}
-
-fn sync_directory(real: &Path) -> io::Result<()> {
-    match File::open(directory(real)).and_then(|directory| directory.sync_all()) {
-        // Some file systems cannot do that for a directory.
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-fn directory(real: &Path) -> &Path {
-    match real.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Follows symbolic links to the file itself, which need not exist.
-fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let mut real = path.to_path_buf();
     for _ in 0..MAX_LINKS {
         match std::fs::read_link(&real) {
