@@ -33,13 +33,17 @@ pub trait Store: Send + Sync {
     /// store's lock, never while that is held, and may be kept for as long as a network takes.
     ///
     /// `external` names the file in which another program keeps the login; who shares that file
-    /// shares the lease. Such a lease has no journal.
+    /// shares the lease. Such a lease has no journal. A store that does not say otherwise grants
+    /// no leases, hence its logins are not renewed.
     async fn lease(
         &self,
         profile: &str,
-        external: Option<&Path>,
-        now: Timestamp,
-    ) -> Result<Box<dyn Lease>, StoreError>;
+        _external: Option<&Path>,
+        _now: Timestamp,
+    ) -> Result<Box<dyn Lease>, StoreError> {
+        let what = format!("the login {profile} is not renewed, as this store grants no leases");
+        Err(StoreError::Unwritable { path: self.name().into(), what })
+    }
 }
 
 /// The right to renew one login, held until dropped, and the journal of that renewal.
