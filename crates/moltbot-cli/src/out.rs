@@ -63,7 +63,15 @@ impl Out {
     /// Puts two streams together. Colours are on only where `terminal` says terminal and
     /// [`Out::allow_color`] is called.
     pub fn new(stdout: Box<dyn Write>, stderr: Box<dyn Write>, terminal: Terminal) -> Self {
-        Self { stdout, stderr, closed: false, failed: false, terminal, color: false, repeated: String::new() }
+        Self {
+            stdout,
+            stderr,
+            closed: false,
+            failed: false,
+            terminal,
+            color: false,
+            repeated: String::new(),
+        }
     }
 
     /// Says that colours may be used on streams that are terminals.
@@ -188,11 +196,6 @@ impl Out {
         // There is nowhere left to complain to.
         let _ = self.stderr.flush();
         !self.failed
-    }
-
-    /// Lends standard output, for code that writes by itself.
-    pub fn writer(&mut self) -> &mut dyn Write {
-        &mut self.stdout
     }
 
     fn data(&mut self, bytes: &[u8]) {
