@@ -79,6 +79,7 @@ mod source;
 mod thinking;
 mod transcript;
 mod turn;
+mod update;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use compose::{Chat, Composer, Head, Image, user_turn};

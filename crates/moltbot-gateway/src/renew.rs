@@ -17,10 +17,12 @@ use moltbot_profiles::{
     suggested_sibling,
 };
 
+use crate::clock::Clock;
 use crate::host::exchange;
 use crate::http::{origin, safe_url};
 use crate::methods::Methods;
 use crate::select::ProfileView;
+use crate::update::update;
 
 /// How long a token endpoint may take (spec A-22).
 const RENEW_MS: u64 = 30_000;
@@ -174,7 +176,7 @@ pub(crate) async fn renew(
         }
     };
     if !external {
-        keep(store, id, &Generation::of(stored), renewed.clone(), methods.host.clock.now()).await?;
+        keep(store, &*methods.host.clock, id, &Generation::of(stored), &renewed).await?;
     }
     let resolved = Resolved::judged(renewed, methods.host.clock.now());
     let expires = resolved.credential.expiry();
@@ -207,16 +209,17 @@ async fn ask(
 /// Stores a renewed login, unless another one took its place meanwhile: the newest wins.
 async fn keep(
     store: &dyn Store,
+    clock: &dyn Clock,
     id: &str,
     before: &Generation,
-    renewed: Credential,
-    now: Timestamp,
+    renewed: &Credential,
 ) -> Result<(), RenewError> {
-    let mut locked = store.lock(now).await?;
-    let current = locked.profiles.get(id).ok_or(RenewError::Gone)?;
-    if Generation::of(current) == *before {
-        locked.profiles.insert(id, renewed);
-        locked.commit().await?;
-    }
-    Ok(())
+    let kept = update(store, clock, |profiles| {
+        let current = profiles.get(id).ok_or(RenewError::Gone)?;
+        if Generation::of(current) == *before {
+            profiles.insert(id, renewed.clone());
+        }
+        Ok(())
+    });
+    kept.await?
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use moltbot_core::{Ended, Event, Failure, FailureKind, Observed, Payer, Scope, Timestamp, redact};
-use moltbot_profiles::{StoreError, all_cooling_message, remaining_text};
+use moltbot_profiles::{all_cooling_message, remaining_text};
 
 use super::{MAX_BUSY_MS, Run};
 use crate::attempt::{Answer, Looked, Trouble, Unsent, perform};
@@ -18,6 +18,7 @@ use crate::select::{Planned, Selection};
 use crate::setup::ProviderSetup;
 use crate::transcript::Transcript;
 use crate::turn::{Role, StopReason, Turn};
+use crate::update::update;
 
 /// How often one model is asked for the same, all causes together (spec T-28).
 pub(super) const TRIES: u32 = 3;
@@ -345,14 +346,11 @@ impl Run<'_> {
         }
         let id = planned.profile.as_ref()?;
         let (model, now) = (Some(looked.model.model.as_str()), self.engine.now());
-        let noted = async {
-            let mut locked = self.engine.store.lock(now).await?;
-            let cooldowns = &self.engine.rules.cooldowns;
-            locked.profiles.punish(id, model, failure, cooldowns, now, started);
-            let blocked = locked.profiles.stats(id).and_then(|stats| stats.blocked(model, now));
-            locked.commit().await?;
-            Ok::<_, StoreError>(blocked.map(|blocked| blocked.until))
-        };
+        let engine = self.engine;
+        let noted = update(&*engine.store, &*engine.host.clock, |profiles| {
+            profiles.punish(id, model, failure, &engine.rules.cooldowns, now, started);
+            profiles.stats(id).and_then(|stats| stats.blocked(model, now)).map(|b| b.until)
+        });
         match noted.await {
             Ok(until) => until,
             Err(error) => {
@@ -371,15 +369,13 @@ impl Run<'_> {
         started: Timestamp,
     ) {
         let Some(id) = &planned.profile else { return };
-        let now = self.engine.now();
-        let noted = async {
-            let mut locked = self.engine.store.lock(now).await?;
-            locked.profiles.reward(id, Some(&looked.model.model), now, started);
+        let (engine, now) = (self.engine, self.engine.now());
+        let noted = update(&*engine.store, &*engine.host.clock, |profiles| {
+            profiles.reward(id, Some(&looked.model.model), now, started);
             if let Some(account) = &observed.account {
-                locked.profiles.set_account(id, account);
+                profiles.set_account(id, account);
             }
-            locked.commit().await
-        };
+        });
         if let Err(error) = noted.await {
             self.warn(format!("the use of {id} could not be noted: {error}")).await;
         }

@@ -173,8 +173,6 @@ fn programs_are_found_on_the_path_or_named_as_missing() {
 fn a_program_that_takes_too_long_is_ended() {
     let place = place(&[]);
     let mark = place.dir.path().join("mark");
-    script(&place, "tool", &format!("trap '' PIPE; read line; echo late > {}", mark.display()));
-    // Without input its standard input ends at once; `sleep` keeps it alive.
     script(&place, "tool", &format!("sleep 5; echo late > {}", mark.display()));
     let error = run(&place, Run { timeout_ms: Some(50), ..run_of("tool") }).unwrap_err();
     assert_eq!(error, HostError::Timeout { ms: 50 });
@@ -224,19 +222,26 @@ fn requests_go_to_declared_hosts_and_follow_nothing() {
 
 #[test]
 fn a_silent_service_and_a_huge_reply_have_limits() {
-    let plan = "{rules: [{match: {path: '/v1/models'}, fault: {stall: 'headers'}}, {match: {path: '/v1/messages'}, fault: {body: 'x', reply: {bytes: 10}}}]}";
-    let stage = crate::stage::Stage::new(plan);
+    let huge = "x".repeat((1 << 20) + 1);
+    let plan = format!(
+        "{{rules: [{{match: {{path: '/v1/models'}}, fault: {{stall: 'headers'}}}}, {{fault: {{body: '{huge}'}}}}]}}"
+    );
+    let stage = crate::stage::Stage::new(&plan);
     let place = place(&[]);
     let needs = Needs { hosts: vec!["127.0.0.1".into()], ..Needs::default() };
-    let request = HttpRequest {
-        method: "GET".into(),
-        url: format!("{}/v1/models", stage.lab.url()),
-        headers: vec![],
-        body: None,
-        timeout_ms: Some(50),
+    let ask = |path: &str, timeout_ms| {
+        let request = HttpRequest {
+            method: "GET".into(),
+            url: format!("{}{path}", stage.lab.url()),
+            headers: vec![],
+            body: None,
+            timeout_ms,
+        };
+        perform(&place, &needs, Effect::Http { request }).unwrap_err()
     };
-    let error = perform(&place, &needs, Effect::Http { request }).unwrap_err();
-    assert_eq!(error, HostError::Timeout { ms: 50 });
+    assert_eq!(ask("/v1/models", Some(50)), HostError::Timeout { ms: 50 });
+    let error = ask("/anything", None).to_string();
+    assert_eq!(error, "127.0.0.1: the reply is larger than 1 MiB");
 }
 
 #[test]

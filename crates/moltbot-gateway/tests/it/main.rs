@@ -1,6 +1,7 @@
 //! The gateway against the lab: one test binary.
 
 mod chat;
+mod codes;
 mod credentials;
 mod effects;
 mod failover;
