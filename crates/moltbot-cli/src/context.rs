@@ -255,6 +255,7 @@ impl Context {
 
     /// Moves into another home with nothing but these variables: nothing of the user's is seen
     /// from there.
+    #[cfg(feature = "lab")]
     pub(crate) fn move_to(&mut self, home: PathBuf, env: Vec<(String, String)>) {
         self.paths = Paths::resolve(&PathsInput {
             env: &Env::new(env.iter().cloned()),

@@ -36,6 +36,7 @@ mod login;
 mod onboard;
 pub mod out;
 mod prompt;
+#[cfg(feature = "lab")]
 mod sandbox;
 mod shell;
 #[cfg(test)]

@@ -24,6 +24,7 @@ const ENTRIES: &[Entry] = &[
     entry("doctor", commands::doctor::command, commands::doctor::run),
     entry("plugins", commands::plugins::command, commands::plugins::run),
     entry("explain", commands::explain::command, commands::explain::run),
+    #[cfg(feature = "lab")]
     entry("lab", commands::lab::command, commands::lab::run),
     entry("completions", commands::completions::command, commands::completions::run),
 ];

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::commands::{agent_arg, json_arg};
 use crate::out::clean;
 use crate::prompt::Spinner;
+#[cfg(feature = "lab")]
 use crate::sandbox::Sandbox;
 use crate::{Context, Exit, Failure, Outcome, why};
 
@@ -24,7 +25,7 @@ pub(crate) fn command(_registry: &Registry) -> Command {
     let text = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
-    Command::new("agent")
+    let command = Command::new("agent")
         .about("Send a message and stream the reply")
         .arg(text("message", "TEXT", "The message; - reads standard input").short('m').allow_hyphen_values(true))
         .arg(text("file", "FILE", "Read the message from a file").conflicts_with("message"))
@@ -60,28 +61,42 @@ pub(crate) fn command(_registry: &Registry) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Say which model and credential would be used and where to; send nothing"),
         )
-        .arg(
-            Arg::new("lab")
-                .long("lab")
-                .action(ArgAction::SetTrue)
-                .help("Ask a lab server on this machine; nothing of yours is read or sent"),
-        )
         // Accepted because scripts pass it; everything is local here.
         .arg(Arg::new("local").long("local").action(ArgAction::SetTrue).hide(true))
-        .after_help(
-            "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
-             git diff | moltbot agent -m - --system \"Review this change\"\n  \
-             moltbot agent --lab -m \"Hello\"",
-        )
+        .after_help(EXAMPLES);
+    #[cfg(feature = "lab")]
+    let command = command.arg(
+        Arg::new("lab")
+            .long("lab")
+            .action(ArgAction::SetTrue)
+            .help("Ask a lab server on this machine; nothing of yours is read or sent"),
+    );
+    command
 }
+
+#[cfg(feature = "lab")]
+const EXAMPLES: &str =
+    "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
+     git diff | moltbot agent -m - --system \"Review this change\"\n  \
+     moltbot agent --lab -m \"Hello\"";
+
+#[cfg(not(feature = "lab"))]
+const EXAMPLES: &str =
+    "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
+     git diff | moltbot agent -m - --system \"Review this change\"";
 
 /// Runs the command.
 pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let started = Instant::now();
     let mut request = request(cx, args)?;
+    #[cfg(feature = "lab")]
     let lab = args.get_flag("lab").then(|| Sandbox::enter(cx)).transpose()?;
+    #[cfg(feature = "lab")]
+    let upstream = lab.as_ref().map(Sandbox::url);
+    #[cfg(not(feature = "lab"))]
+    let upstream = None;
     let agent = cx.agent(args)?;
-    let engine = cx.engine_at(&agent, lab.as_ref().map(|lab| lab.url()))?;
+    let engine = cx.engine_at(&agent, upstream)?;
     if args.get_flag("dry-run") {
         return dry_run(cx, &engine, &request, args.get_flag("json"));
     }

@@ -11,6 +11,7 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub mod fields;
+#[cfg(feature = "lab")]
 pub(crate) mod lab;
 pub(crate) mod models;
 pub(crate) mod order;
