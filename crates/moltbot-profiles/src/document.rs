@@ -148,6 +148,42 @@ impl Profiles {
         }
     }
 
+    /// Gives a profile another id, in its place, with its statistics and mentions; tells whether
+    /// it did, which takes that `from` is stored and `to` is free.
+    pub fn rename(&mut self, from: &str, to: &str) -> bool {
+        if !self.profiles.contains_key(from) || self.profiles.contains_key(to) {
+            return false;
+        }
+        fn renamed<T>(map: &mut IndexMap<String, T>, from: &str, to: &str) {
+            let old = std::mem::take(map);
+            let name = |id: String| if id == from { to.to_string() } else { id };
+            *map = old.into_iter().map(|(id, entry)| (name(id), entry)).collect();
+        }
+        renamed(&mut self.profiles, from, to);
+        self.stats.shift_remove(to);
+        renamed(&mut self.stats, from, to);
+        for entry in self.last_good.values_mut() {
+            match entry {
+                Entry::Known(id) if id == from => *id = to.to_string(),
+                Entry::Known(_) | Entry::Kept { .. } => {}
+            }
+        }
+        for entry in self.order.values_mut() {
+            let Entry::Known(ids) = entry else { continue };
+            ids.retain(|id| id != to);
+            for id in ids.iter_mut().filter(|id| *id == from) {
+                *id = to.to_string();
+            }
+        }
+        self.reindex();
+        true
+    }
+
+    /// Lists the explicit orders that are understood, by provider as spelled in the store.
+    pub fn orders(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.order.iter().filter_map(|(key, ids)| Some((key.as_str(), ids.known()?.as_slice())))
+    }
+
     /// Returns the store's own order for a provider; never an empty one.
     pub fn order(&self, provider: &str) -> Option<&[String]> {
         find(&self.order, provider).and_then(|(_, ids)| ids.known()).map(Vec::as_slice)
@@ -398,6 +434,23 @@ mod tests {
         assert_eq!(profiles.order("acme"), None);
         assert!(profiles.order("other").is_some());
         assert!(profiles.remove("acme:b").is_none());
+    }
+
+    #[test]
+    fn a_renamed_profile_keeps_its_place_and_its_traces() {
+        let mut profiles = three();
+        let now = Timestamp::from_millis(1_000);
+        profiles.reward("acme:b", None, now, now);
+        profiles.set_order("acme", vec!["acme:a".into(), "acme:b".into(), "acme:new".into()]);
+        assert!(!profiles.rename("acme:b", "acme:a"), "taken");
+        assert!(!profiles.rename("acme:none", "acme:new"));
+        assert!(profiles.rename("acme:b", "acme:new"));
+        assert_eq!(ids(profiles.iter()), ["acme:new", "other:x", "acme:a"]);
+        assert_eq!(ids(profiles.of_provider("acme")), ["acme:new", "acme:a"]);
+        assert_eq!(profiles.order("acme").unwrap(), ["acme:a", "acme:new"]);
+        assert_eq!(profiles.last_good("acme"), Some("acme:new"));
+        assert_eq!(profiles.stats("acme:new").unwrap().whole.last_used, Some(now));
+        assert_eq!(profiles.stats("acme:b"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::files::{network_file_system, temporaries};
 use crate::lease::{journals, read};
 use crate::lock::{beside, unwritable};
 use crate::store_file::resolve;
+use crate::store_write::{CHANGES, REMOVED};
 use crate::{FileStore, JournalState, StoreError};
 
 /// What was found beside a store; for `doctor`.
@@ -96,7 +97,7 @@ impl FileStore {
     /// Lists the files that hold secrets or say who uses what.
     fn private_files(&self, real: &std::path::Path) -> Vec<PathBuf> {
         let mut list = vec![real.to_path_buf()];
-        list.extend([".moltbot-lock"].map(|end| beside(real, end)));
+        list.extend([".moltbot-lock", CHANGES, REMOVED].map(|end| beside(real, end)));
         list
     }
 }

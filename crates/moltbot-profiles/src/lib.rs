@@ -36,31 +36,38 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
 mod choice;
 mod copy;
 mod document;
 mod files;
 mod health;
+mod history;
 mod ids;
 mod inspect;
 mod journal;
 mod lease;
 mod legacy;
 mod lock;
+mod merge;
 mod pin;
 mod punish;
 mod read;
+mod removed;
 mod renew;
 mod rules;
 mod stats;
 mod store;
 mod store_file;
+mod store_write;
 #[cfg(test)]
 mod testing;
 mod text;
+mod undo;
 mod wire;
 mod write;
 
+pub use changes::{Cause, Change, ChangeKind};
 pub use choice::{
     Candidate, Choice, ChoiceInput, OrderSource, ResolvedState, SkipReason, Skipped, order,
 };
@@ -70,6 +77,7 @@ pub use files::{FileHook, Go, Step};
 pub use health::{
     Health, WARN_MS, WARN_REFRESHABLE_MS, display_name, health, label, provider_health,
 };
+pub use history::{HistoryError, Purge};
 pub use ids::{normalize_provider, profile_id};
 pub use inspect::{Inspection, PendingRenewal};
 pub use journal::{JournalHead, JournalState, MAX_JOURNAL, Recovery, recovery};
@@ -77,6 +85,7 @@ pub use legacy::LegacyFiles;
 pub use pin::{Pin, PinSource, SessionPin, repin};
 pub use punish::{GUESSED_CAP_MS, MEASURED_CAP_MS, punish, reward};
 pub use read::ParseError;
+pub use removed::{KEEP_REMOVED_MS, Removed};
 pub use renew::{
     AfterRefresh, EARLY_RENEWAL_MS, RenewPlan, WhyNot, after_failed_refresh, is_newer, renew_plan,
     suggested_sibling,
@@ -90,3 +99,4 @@ pub use text::{
     no_key_resolved_message, not_configured_message, refresh_failed_message, remaining_text,
     switched_message,
 };
+pub use undo::{Undo, UndoError, undo};

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use moltbot_core::{RenewReply, Revision, Timestamp};
+use moltbot_core::{Generation, RenewReply, Revision, Timestamp};
 use thiserror::Error;
 
-use crate::{JournalHead, JournalState, Profiles, remaining_text};
+use crate::{Cause, JournalHead, JournalState, Profiles, remaining_text};
 
 /// Keeps the profiles of one agent. A file today; a database for several hosts would do.
 ///
@@ -44,6 +44,17 @@ pub trait Store: Send + Sync {
         let what = format!("the login {profile} is not renewed, as this store grants no leases");
         Err(StoreError::Unwritable { path: self.name().into(), what })
     }
+
+    /// Records that the service called this login spent; changes nothing else. A store without a
+    /// log of changes records nothing.
+    async fn record_spent(
+        &self,
+        _profile: &str,
+        _generation: &Generation,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// The right to renew one login, held until dropped, and the journal of that renewal.
@@ -72,6 +83,15 @@ pub trait Lease: Send {
 pub trait Guard: Send {
     /// Writes the contents as a whole and gives the lock back.
     async fn commit(self: Box<Self>, profiles: Profiles) -> Result<Revision, StoreError>;
+
+    /// Does the same, and tells the log of changes about it; without a log, just the same.
+    async fn commit_for(
+        self: Box<Self>,
+        profiles: Profiles,
+        _cause: Cause,
+    ) -> Result<Revision, StoreError> {
+        self.commit(profiles).await
+    }
 }
 
 /// What was read from a store.
@@ -122,8 +142,17 @@ impl Locked {
     }
 
     /// Writes the contents and gives the lock back; on an error nothing has changed.
+    ///
+    /// The contents were read under the lock, so that whoever held an older revision before has
+    /// lost nothing. What is changed without the lock in the meantime, by hand, is merged;
+    /// [`StoreError::Changed`] says that both changed the same thing.
     pub async fn commit(self) -> Result<Revision, StoreError> {
         self.guard.commit(self.profiles).await
+    }
+
+    /// Does the same as [`commit`](Self::commit), and tells the log of changes about it.
+    pub async fn commit_for(self, cause: Cause) -> Result<Revision, StoreError> {
+        self.guard.commit_for(self.profiles, cause).await
     }
 }
 

@@ -7,19 +7,21 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moltbot_core::{Revision, Secret, Timestamp};
+use moltbot_core::{Generation, Revision, Secret, Timestamp};
 use zeroize::Zeroizing;
 
-use crate::files::{FileHook, Files, directory};
+use crate::files::{FileHook, Files, directory, network_file_system, temporaries};
 use crate::lease::{FileLease, journal_path};
-use crate::lock::{Attempt, FileLock, beside, sentence, unwritable};
+use crate::lock::{Attempt, FileLock, beside, sentence};
 use crate::read::{self, ParseError};
-use crate::{Guard, Lease, LegacyFiles, Loaded, Locked, Profiles, Store, StoreError, legacy};
+use crate::store_write::FileGuard;
+use crate::{Cause, Lease, LegacyFiles, Loaded, Locked, Profiles, Store, StoreError, legacy};
 
 /// The name of the store in an agent's directory.
 pub const STORE_FILE: &str = "auth-profiles.json";
@@ -58,6 +60,10 @@ pub struct FileStore {
     lease_timeout: Duration,
     sleeper: Sleeper,
     files: Files,
+    /// The command that changes are made by, for the log.
+    command: Arc<str>,
+    /// Whether leftovers have been swept; shared by clones.
+    seen: Arc<AtomicBool>,
 }
 
 /// The contents of a file store together with its lock; see [`Locked`].
@@ -80,6 +86,8 @@ impl FileStore {
             timeout: Duration::from_secs(10),
             lease_timeout: Duration::from_secs(45),
             files: Files::default(),
+            command: "".into(),
+            seen: Arc::default(),
             sleeper: Arc::new(|pause| Box::pin(ThreadSleep::new(pause))),
         }
     }
@@ -88,6 +96,13 @@ impl FileStore {
     #[must_use]
     pub fn legacy(mut self, files: LegacyFiles) -> Self {
         self.legacy = files;
+        self
+    }
+
+    /// Names the command that makes the changes, for the log of changes: `models auth add`.
+    #[must_use]
+    pub fn command(mut self, command: &str) -> Self {
+        self.command = command.into();
         self
     }
 
@@ -262,10 +277,32 @@ impl FileStore {
                 )];
             }
         }
+        if !self.seen.swap(true, Ordering::Relaxed) {
+            for orphan in temporaries(&real) {
+                // What cannot be removed is named by `inspect`.
+                let _ = self.files.remove(&orphan);
+            }
+            loaded.notes.extend(network_file_system(&real).map(|kind| {
+                format!(
+                    "{} lies on {kind}: its locks and writes may not be safe when several \
+                     machines use it",
+                    real.display()
+                )
+            }));
+        }
         let spent = self.legacy.auth.clone().filter(|_| from_auth);
         let Loaded { profiles, revision, imported, notes, .. } = loaded;
-        let files = self.files.clone();
-        let guard = FileGuard { real, text, revision, spent, now, files, _lock: lock };
+        let guard = FileGuard {
+            real,
+            text,
+            revision,
+            spent,
+            imported: imported.clone(),
+            command: self.command.clone(),
+            now,
+            files: self.files.clone(),
+            lock,
+        };
         Ok(LockedFile { profiles, imported, notes, guard })
     }
 }
@@ -282,10 +319,21 @@ impl LockedFile {
         self.guard.revision
     }
 
+    pub(crate) fn guard(&self) -> &FileGuard {
+        &self.guard
+    }
+
     /// Writes the contents and gives the lock back; on an error nothing has changed. Contents
     /// that are what they were are not written.
+    ///
+    /// What somebody changed without the lock in the meantime is merged; see [`Locked::commit`].
     pub fn commit(self) -> Result<Revision, StoreError> {
-        self.guard.write(&self.profiles)
+        self.commit_for(&Cause::default())
+    }
+
+    /// Does the same as [`commit`](Self::commit), and tells the log of changes about it.
+    pub fn commit_for(self, cause: &Cause) -> Result<Revision, StoreError> {
+        self.guard.write(&self.profiles, cause)
     }
 }
 
@@ -312,6 +360,17 @@ impl Store for FileStore {
         self.watch_blocking(seen)
     }
 
+    async fn record_spent(
+        &self,
+        profile: &str,
+        generation: &Generation,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let real = resolve(&self.path)?;
+        let lock = self.wait(self.attempt(&real, now)).await?;
+        self.under(lock, real, now)?.guard.record_spent(profile, generation)
+    }
+
     async fn lease(
         &self,
         profile: &str,
@@ -334,52 +393,6 @@ impl Store for FileStore {
     }
 }
 
-struct FileGuard {
-    /// The file itself, with links resolved.
-    real: PathBuf,
-    /// What it held.
-    text: Option<Secret>,
-    revision: Revision,
-    /// The file of an older version that the commit makes superfluous.
-    spent: Option<PathBuf>,
-    now: Timestamp,
-    files: Files,
-    _lock: FileLock,
-}
-
-#[async_trait]
-impl Guard for FileGuard {
-    async fn commit(self: Box<Self>, profiles: Profiles) -> Result<Revision, StoreError> {
-        self.write(&profiles)
-    }
-}
-
-impl FileGuard {
-    fn write(self, profiles: &Profiles) -> Result<Revision, StoreError> {
-        let text = profiles.to_json(self.now);
-        if self.text.as_ref() == Some(&text) {
-            return Ok(self.revision);
-        }
-        if revision(stat(&self.real)?.as_ref()) != self.revision {
-            return Err(StoreError::Changed { path: self.real });
-        }
-        let metadata = self
-            .files
-            .replace(&self.real, text.expose().as_bytes())
-            .map_err(|error| unwritable(&self.real, &error))?;
-        if let Err(error) = self.files.sync_names(&self.real) {
-            let what =
-                format!("{}; it is written, but may be lost in a power cut", sentence(&error));
-            return Err(StoreError::Unwritable { path: self.real, what });
-        }
-        if let Some(spent) = &self.spent {
-            // It stays if it cannot be removed; it is not read again, as there is a store now.
-            let _ = std::fs::remove_file(spent);
-        }
-        Ok(revision(Some(&metadata)))
-    }
-}
-
 /// Follows symbolic links to the file itself, which need not exist.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let mut real = path.to_path_buf();
@@ -398,7 +411,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     Err(unreadable(path, "its symbolic links lead in a circle; remove the link".into()))
 }
 
-fn stat(real: &Path) -> Result<Option<Metadata>, StoreError> {
+pub(crate) fn stat(real: &Path) -> Result<Option<Metadata>, StoreError> {
     match std::fs::metadata(real) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -407,7 +420,7 @@ fn stat(real: &Path) -> Result<Option<Metadata>, StoreError> {
 }
 
 /// Reads a whole file, again if somebody wrote into it meanwhile; a missing one is `None`.
-fn read_text(path: &Path) -> Result<Option<(Secret, Metadata)>, StoreError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<(Secret, Metadata)>, StoreError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             unreadable(path, "permission denied; make it readable for this user".into())
@@ -454,7 +467,7 @@ fn read_text(path: &Path) -> Result<Option<(Secret, Metadata)>, StoreError> {
 }
 
 /// Condenses what changes when a file is written or replaced. A missing file has revision 0.
-fn revision(metadata: Option<&Metadata>) -> Revision {
+pub(crate) fn revision(metadata: Option<&Metadata>) -> Revision {
     let Some(metadata) = metadata else { return Revision(0) };
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let seconds = metadata.mtime() as u64;
@@ -470,7 +483,7 @@ fn is_open_to_others(metadata: &Metadata) -> bool {
     metadata.mode() & 0o077 != 0
 }
 
-fn invalid(path: &Path, error: &ParseError) -> StoreError {
+pub(crate) fn invalid(path: &Path, error: &ParseError) -> StoreError {
     let place = format!("{}:{}:{}", path.display(), error.line, error.column);
     StoreError::Invalid { place, what: error.message.clone() }
 }

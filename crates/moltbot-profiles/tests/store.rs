@@ -57,8 +57,11 @@ fn case_18_modes_of_new_files_and_directories() {
     for part in ["agents", "agents/main", "agents/main/agent"] {
         assert_eq!(mode(&dir.path().join(part)), 0o700, "{part}");
     }
-    assert_eq!(names(&agent), [STORE_FILE, "auth-profiles.json.moltbot-lock"]);
-    assert_eq!(mode(&agent.join("auth-profiles.json.moltbot-lock")), 0o600);
+    let beside = ["auth-profiles.json.changes.jsonl", "auth-profiles.json.moltbot-lock"];
+    assert_eq!(names(&agent), [STORE_FILE, beside[0], beside[1]]);
+    for name in beside {
+        assert_eq!(mode(&agent.join(name)), 0o600, "{name}");
+    }
 }
 
 #[test]
@@ -186,17 +189,37 @@ fn a_dropped_lock_and_an_unchanged_content_write_nothing() {
 }
 
 #[test]
-fn a_change_without_lock_in_the_middle_is_not_overwritten() {
+fn a_change_by_hand_in_the_middle_is_merged_or_reported() {
     let dir = dir();
     let store = store(&dir);
+    add(&store, "acme:a").unwrap();
     let mut locked = store.lock_blocking(NOW).unwrap();
     locked.profiles.insert("acme:x", key("FAKE"));
-    fs::write(store.path(), r#"{"profiles": {}, "by": "hand"}"#).unwrap();
+    let by_hand = r#"{"profiles": {
+        "acme:a": {"type":"api_key","provider":"acme","key":"HAND"},
+        "acme:h": {"type":"api_key","provider":"acme","key":"FAKE"}}, "by": "hand"}"#;
+    fs::write(store.path(), by_hand).unwrap();
+    let revision = locked.commit().unwrap();
+    let loaded = store.load_blocking().unwrap();
+    assert_eq!(loaded.revision, revision);
+    let ids: Vec<&str> = loaded.profiles.iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["acme:a", "acme:h", "acme:x"]);
+    let text = fs::read_to_string(store.path()).unwrap();
+    assert!(text.contains("HAND") && text.contains("\"by\": \"hand\""), "{text}");
+
+    let mut locked = store.lock_blocking(NOW).unwrap();
+    locked.profiles.insert("acme:a", key("OURS"));
+    let other = text.replace("HAND", "HAND2");
+    fs::write(store.path(), &other).unwrap();
     let error = locked.commit().unwrap_err();
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
-    assert!(fs::read_to_string(store.path()).unwrap().contains("by"));
-    add(&store, "acme:x").unwrap();
-    assert!(fs::read_to_string(store.path()).unwrap().contains("\"by\": \"hand\""));
+    assert_eq!(fs::read_to_string(store.path()).unwrap(), other);
+
+    let mut locked = store.lock_blocking(NOW).unwrap();
+    locked.profiles.insert("acme:b", key("OURS"));
+    fs::write(store.path(), "{ half").unwrap();
+    assert_eq!(locked.commit().unwrap_err().code(), "store-invalid");
+    assert_eq!(fs::read_to_string(store.path()).unwrap(), "{ half");
 }
 
 #[test]
@@ -211,7 +234,8 @@ fn a_link_is_written_through() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     add(&FileStore::new(real.join("one.json")), "acme:b").unwrap();
     assert_eq!(FileStore::new(&link).load_blocking().unwrap().profiles.len(), 2);
-    assert_eq!(names(&real), ["one.json", "one.json.moltbot-lock"], "one lock for both names");
+    let beside = ["one.json", "one.json.changes.jsonl", "one.json.moltbot-lock"];
+    assert_eq!(names(&real), beside, "one lock and one log for both names");
 }
 
 #[test]
