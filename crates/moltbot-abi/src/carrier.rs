@@ -15,6 +15,14 @@ pub type Packet = Zeroizing<Vec<u8>>;
 /// Brings messages to one guest.
 #[async_trait]
 pub trait Carrier: Send + Sync + 'static {
+    /// Returns what one task goes over from its start to its end; `None` for this carrier itself.
+    ///
+    /// A task is known only to the guest that began it. A carrier that starts its guest anew
+    /// returns the present one, so that a task never reaches another.
+    fn session(&self) -> Result<Option<Arc<dyn Carrier>>, CarrierError> {
+        Ok(None)
+    }
+
     /// Delivers a message and waits for its answer. Several calls may be under way at once.
     async fn turn(&self, message: Packet) -> Result<Packet, CarrierError>;
 

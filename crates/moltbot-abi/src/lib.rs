@@ -31,27 +31,39 @@
 //! # }
 //! ```
 //!
+//! The same crate is loaded as a library after [`export_plugin!`], and spawned as a process by a
+//! `main` that calls [`serve`]. With the feature `host` the other side is here too, in `host`:
+//! checking, loading and spawning.
+//!
 //! # Invariants
 //!
 //! - Payloads are JSON; secrets cross in clear, in buffers that are wiped when dropped.
 //! - A carried plugin may await only the host; anything else fails at once.
 //! - A panic in a plugin fails that call, drops its task, and its words do not cross.
 //! - An effect or call of a newer version is answered `Unsupported`, never guessed.
-//! - Deliberately absent here: finding, trusting and loading plugins.
-
-#![forbid(unsafe_code)]
+//! - All `unsafe` is in `dl`. A loaded library is never unloaded.
+//! - Nothing is loaded or spawned but a private copy of bytes whose sum was compared before.
+//! - Deliberately absent here: finding plugins, and deciding whom to trust.
 
 mod carrier;
 mod chunk;
+mod dl;
 mod guest;
+#[cfg(feature = "host")]
+pub mod host;
 mod method;
 mod plugin;
 mod provider;
+mod serve;
 mod wire;
 
 pub use carrier::{Carrier, CarrierError, Memory, Packet};
+pub use dl::{
+    ABI, Buf, Call, Descriptor, FLAG_UNWIND, Free, MAGIC, MOLTBOT_PLUGIN_V1, OP_TURN, SYMBOL,
+};
 pub use guest::Guest;
 pub use method::{CarriedMethod, MethodHandle};
 pub use plugin::{PluginHandle, compatible};
 pub use provider::{CarriedDecoder, CarriedProvider, DecoderHandle, ProviderHandle};
+pub use serve::{COOKIE, serve};
 pub use wire::{Described, FEATURES, Hello};

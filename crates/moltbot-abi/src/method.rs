@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use crate::wire::{Answer, CallError, HostCall, HostMessage, Needed, Step, decode, encode};
 use crate::{Carrier, CarrierError, Packet};
 
+/// How many steps one call may take; a login asks a few dozen times at most.
+const MAX_STEPS: usize = 10_000;
+
 /// An auth method: linked into this binary, or on the other side of a carrier.
 ///
 /// Every call is `async`, so that no thread of the host ever waits for a plugin.
@@ -168,10 +171,11 @@ where
     T: DeserializeOwned + Send,
     E: CallError + Send,
 {
+    let carrier = &session(carrier)?;
     let mut step: Step<T, E> = turn(carrier, encode(&HostMessage::Start { call })).await?;
     let mut open = OpenTask { carrier, task: None };
     let mut performing = Performing { host, pending: Vec::new() };
-    loop {
+    for _ in 0..MAX_STEPS {
         match step {
             Step::Done { value } => {
                 open.task = None;
@@ -195,6 +199,15 @@ where
                 return Err(E::plugin("its step is of a kind this version does not know"));
             }
         }
+    }
+    Err(E::plugin("it asks the host without end"))
+}
+
+/// Returns what a task goes over, whatever becomes of the carrier's guest meanwhile.
+pub(crate) fn session<E: CallError>(carrier: &Arc<dyn Carrier>) -> Result<Arc<dyn Carrier>, E> {
+    match carrier.session() {
+        Ok(session) => Ok(session.unwrap_or_else(|| carrier.clone())),
+        Err(error) => Err(E::plugin(error.to_string())),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct PluginHandle {
     pub version: String,
     /// The plugin's description.
     pub about: String,
+    /// The version of `moltbot-core` it was built with.
+    pub core: String,
     /// What the other side understands beyond its version; ours for a linked plugin.
     pub features: Vec<String>,
     /// Its auth methods.
@@ -35,6 +37,7 @@ impl PluginHandle {
             id: plugin.id.to_string(),
             version: plugin.version.to_string(),
             about: plugin.about.to_string(),
+            core: plugin.core.to_string(),
             features: Hello::ours().features,
             methods: plugin.auth.iter().map(|it| MethodHandle::Linked(*it)).collect(),
             providers: plugin.providers.iter().map(|it| ProviderHandle::Linked(*it)).collect(),
@@ -52,11 +55,12 @@ impl PluginHandle {
             let (theirs, ours) = (theirs.core, ours.core);
             return Err(CarrierError::Incompatible { theirs, ours });
         }
-        let features = theirs.features;
+        let (core, features) = (theirs.core, theirs.features);
         let hold = |plugin: crate::Described| Self {
             id: plugin.id,
             version: plugin.version,
             about: plugin.about,
+            core: core.clone(),
             features: features.clone(),
             methods: plugin
                 .methods

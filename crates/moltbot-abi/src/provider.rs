@@ -9,7 +9,7 @@ use moltbot_core::{
 
 use crate::Carrier;
 use crate::chunk::{Chunk, Chunker};
-use crate::method::{OpenTask, plain, turn};
+use crate::method::{OpenTask, plain, session, turn};
 use crate::wire::{CallError, HostCall, HostMessage, Step, encode};
 
 /// A provider: linked into this binary, or on the other side of a carrier.
@@ -99,9 +99,10 @@ impl ProviderHandle {
             Self::Carried(it) => {
                 let call = HostCall::Decoder { provider: &it.id, mode };
                 let message = encode(&HostMessage::Start { call });
-                match turn::<Vec<Event>, ProviderError>(&it.carrier, message).await? {
+                let carrier = session(&it.carrier)?;
+                match turn::<Vec<Event>, ProviderError>(&carrier, message).await? {
                     Step::Need { task, .. } => Ok(DecoderHandle::Carried(CarriedDecoder {
-                        carrier: it.carrier.clone(),
+                        carrier,
                         task: Some(task),
                         chunker: Chunker::default(),
                     })),

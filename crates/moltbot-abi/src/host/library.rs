@@ -1,0 +1,68 @@
+//! The carrier for libraries: loaded into this process, called on a thread of its own.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::marker::{self, Marker};
+use super::worker::{Deliver, Worker};
+use super::{Checked, LoadError, Place, image};
+use crate::dl::Image;
+use crate::{Carrier, CarrierError, Packet, compatible};
+
+/// A loaded library. What it does to memory it does to the host; a panic, an answer that cannot
+/// be read and a call that does not end fail that call only.
+pub struct Library {
+    worker: Worker,
+}
+
+impl Library {
+    /// Loads a private copy of a checked file. Nothing of it runs unless it looks like a plugin
+    /// and did not take the host down before.
+    pub fn load(file: &Checked, allow_abort: bool, place: &Place) -> Result<Arc<Self>, LoadError> {
+        if cfg!(target_feature = "crt-static") {
+            return Err(LoadError::Static {});
+        }
+        image::check(&file.bytes)?;
+        if marker::survived(&place.dir, &file.sha256).is_some() {
+            return Err(LoadError::Crashed {});
+        }
+        let copy = file.copy(&place.dir)?;
+        let marker = Marker::new(&place.dir, &file.sha256).map_err(|error| {
+            let path = place.dir.display().to_string();
+            LoadError::Unreadable { path, reason: error.to_string() }
+        })?;
+        let prepare = move || {
+            let running = marker.run();
+            let image = Image::load(&copy.path)?;
+            // What is mapped stays, although its file goes.
+            drop(copy);
+            if !image.unwinds() && !allow_abort {
+                return Err(LoadError::Abort {});
+            }
+            let ours = moltbot_core::VERSION;
+            if !compatible(ours, image.core()) {
+                let (theirs, ours) = (image.core().to_string(), ours.to_string());
+                return Err(CarrierError::Incompatible { theirs, ours }.into());
+            }
+            drop(running);
+            Ok(Box::new(move |message: &[u8]| {
+                let _running = marker.run();
+                image.turn(message)
+            }) as Deliver)
+        };
+        let worker = Worker::start("plugin", place.patience, prepare)?.watched("plugin-watch")?;
+        Ok(Arc::new(Self { worker }))
+    }
+}
+
+#[async_trait]
+impl Carrier for Library {
+    async fn turn(&self, message: Packet) -> Result<Packet, CarrierError> {
+        self.worker.turn(message).await
+    }
+
+    fn post(&self, message: Packet) {
+        self.worker.post(message);
+    }
+}

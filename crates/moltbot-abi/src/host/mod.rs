@@ -1,0 +1,202 @@
+//! Plugins from outside, as the host sees them: checked, loaded or spawned, and then held like the
+//! linked ones.
+//!
+//! The order is fixed: [`read`] checks owner, mode and sum of a file; [`open`] makes a private
+//! copy of exactly those bytes, loads or spawns the copy, asks what is in it and returns it as
+//! plugins that a [`Registry`](moltbot_core::Registry) takes.
+
+mod adapt;
+mod image;
+mod library;
+mod marker;
+mod process;
+mod sandbox;
+mod trust;
+mod wait;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use adapt::Carried;
+pub use library::Library;
+pub use marker::Crash;
+pub use process::Process;
+pub use trust::{Checked, read};
+pub use wait::wait;
+
+use crate::{Carrier, CarrierError, PluginHandle};
+
+/// How a plugin from outside is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Loaded into this process.
+    Library,
+    /// As a process of its own.
+    Process,
+}
+
+/// One plugin that the config lists.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    /// The file.
+    pub path: PathBuf,
+    /// The sum it must have, as hexadecimal digits.
+    pub sha256: String,
+    /// How it is run.
+    pub kind: Kind,
+    /// Whether a library in which a panic aborts is accepted.
+    pub allow_abort: bool,
+}
+
+/// What loading depends on beside the plugin itself.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where private copies and crash marks are kept; made with mode 0700.
+    pub dir: PathBuf,
+    /// The environment of child processes; nothing else is passed on.
+    pub env: Vec<(String, String)>,
+    /// How long a plugin may take for one message, and for being loaded.
+    pub patience: Duration,
+}
+
+impl Place {
+    /// Uses a directory, an environment from which only what every program needs is passed on, and
+    /// ten seconds.
+    pub fn new(dir: PathBuf, env: &[(String, String)]) -> Self {
+        const PASSED: &[&str] = &["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"];
+        let passed = env.iter().filter(|(name, _)| PASSED.contains(&name.as_str()));
+        Self { dir, env: passed.cloned().collect(), patience: Duration::from_secs(10) }
+    }
+}
+
+/// Why a plugin is not there; each is a row in `moltbot plugins list`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("{path} cannot be read: {reason}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// Somebody else could change it.
+    #[error("{path} can be changed by others: {reason}")]
+    Exposed {
+        /// The file or one of the directories above it.
+        path: String,
+        /// Owner or mode.
+        reason: String,
+    },
+    /// It is not the file that was trusted.
+    #[error("its sha256 is {found}, trusted is {expected}")]
+    WrongSum {
+        /// The config's.
+        expected: String,
+        /// The file's.
+        found: String,
+    },
+    /// It took the host down before.
+    #[error("it took the host down while it was loaded or called")]
+    Crashed {},
+    /// It is no shared library, or not all of one.
+    #[error("it is not a whole shared library: {reason}")]
+    NotALibrary {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The library is something else than a plugin.
+    #[error("it exports no {}; the crate needs `moltbot_abi::export_plugin!()`", crate::SYMBOL)]
+    NoSymbol {},
+    /// The symbol is there, but no descriptor.
+    #[error("its descriptor does not begin with the plugin mark")]
+    Magic {},
+    /// The descriptor has another layout.
+    #[error("{reason}")]
+    Layout {
+        /// What differs.
+        reason: String,
+    },
+    /// A panic in it would end the host.
+    #[error("it was built with panic=abort, so that a panic would end this program")]
+    Abort {},
+    /// The loader's refusal.
+    #[error("it cannot be loaded: {reason}")]
+    Loader {
+        /// The loader's words.
+        reason: String,
+    },
+    /// This program cannot load libraries at all.
+    #[error("this program is linked statically and cannot load libraries; use a process")]
+    Static {},
+    /// It could not be started.
+    #[error("it cannot be started: {reason}")]
+    Start {
+        /// The operating system's words.
+        reason: String,
+    },
+    /// It was there and did not behave.
+    #[error("{0}")]
+    Carrier(#[from] CarrierError),
+    /// What it says about itself cannot be used.
+    #[error("{reason}")]
+    Unusable {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl LoadError {
+    /// Returns what to type or do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "put the file back, or take it off the list with untrust",
+            Self::Exposed { .. } => "chmod go-w, and keep it where only you can write",
+            Self::WrongSum { .. } => "if you replaced it yourself, trust it again",
+            Self::Crashed {} => "moltbot plugins trust PATH --retry",
+            Self::Abort {} => "build it with panic=unwind, or set allowAbort: true",
+            Self::Carrier(CarrierError::Incompatible { .. }) => "build it for this version",
+            Self::Static {} => "moltbot plugins trust PATH --kind process",
+            _ => "ask its author",
+        }
+    }
+}
+
+/// Loads or spawns a checked file and returns what is in it. `retry` forgets an earlier crash.
+pub fn open(
+    file: &Checked,
+    pin: &Pin,
+    place: &Place,
+    retry: bool,
+) -> Result<Vec<Carried>, LoadError> {
+    if retry {
+        marker::forget(&place.dir, &file.sha256);
+    }
+    let carrier: Arc<dyn Carrier> = match pin.kind {
+        Kind::Library => Library::load(file, pin.allow_abort, place)?,
+        Kind::Process => Process::spawn(file, place)?,
+    };
+    let handles = wait(PluginHandle::connect(carrier))?;
+    if handles.is_empty() {
+        let reason = "it holds no plugin; the crate needs `moltbot_core::plugin!`".to_string();
+        return Err(LoadError::Unusable { reason });
+    }
+    handles.into_iter().map(Carried::new).collect()
+}
+
+/// Says whether this file took the host down before.
+pub fn crashed(place: &Place, sha256: &str) -> Option<Crash> {
+    marker::survived(&place.dir, sha256)
+}
+
+/// Makes a directory that only its owner can enter.
+fn private_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
