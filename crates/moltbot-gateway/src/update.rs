@@ -31,17 +31,22 @@ mod tests {
 
     use crate::clock::TestClock;
 
-    /// Changes a store that somebody else writes without the lock during the first so many tries.
+    /// Changes a profile that somebody else changes too, without the lock, in the first so many
+    /// tries. (What does not contradict, the store merges by itself.)
     fn run(edits: u32) -> Result<u32, StoreError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.json");
         let store = FileStore::new(&path);
         let mut calls = 0;
         let clock = TestClock::default();
-        let update = update(&store, &clock, |_| {
+        let update = update(&store, &clock, |profiles| {
             calls += 1;
+            let key = moltbot_core::Secret::new("FAKE-ours");
+            profiles.insert("acme:x", moltbot_core::Credential::api_key("acme", key));
             if calls <= edits {
-                let text = format!("{{\"version\": 1, \"edit\": {calls}, \"profiles\": {{}}}}");
+                let profile =
+                    format!(r#"{{"type": "api_key", "provider": "acme", "key": "FAKE-{calls}"}}"#);
+                let text = format!(r#"{{"profiles": {{"acme:x": {profile}}}}}"#);
                 std::fs::write(&path, text).unwrap();
             }
             calls
