@@ -13,10 +13,13 @@ use zeroize::Zeroizing;
 use crate::files::{Files, directory};
 use crate::journal::{MAX_JOURNAL, REPLY_AT, decode};
 use crate::lock::{FileLock, beside, sentence, unwritable};
-use crate::{JournalHead, JournalState, Lease, StoreError};
+use crate::{FailedRenewal, JournalHead, JournalState, Lease, StoreError};
 
 /// What follows the store's name in the name of a journal.
 const JOURNAL: &str = ".renewal-";
+
+/// What follows a journal's name in the name of the file that remembers a failure.
+const FAILED: &str = ".failed";
 
 /// The lease of one login in a file store.
 pub(crate) struct FileLease {
@@ -106,6 +109,24 @@ impl Lease for FileLease {
         // A journal that comes back after a power cut is of another generation, hence discarded.
         let _ = self.files.sync_names(path);
         Ok(())
+    }
+
+    async fn last_failure(&self) -> Option<FailedRenewal> {
+        let path = beside(self.journal.as_deref()?, FAILED);
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    async fn remember(&mut self, failure: Option<&FailedRenewal>) {
+        let Some(journal) = &self.journal else { return };
+        let path = beside(journal, FAILED);
+        let _ = match failure {
+            Some(failure) => {
+                let text = serde_json::to_vec(failure).unwrap_or_default();
+                self.files.replace(&path, &text).map(drop)
+            }
+            None if path.exists() => self.files.remove(&path),
+            None => Ok(()),
+        };
     }
 }
 

@@ -87,12 +87,12 @@ pub use punish::{GUESSED_CAP_MS, MEASURED_CAP_MS, punish, reward};
 pub use read::ParseError;
 pub use removed::{KEEP_REMOVED_MS, Removed};
 pub use renew::{
-    AfterRefresh, EARLY_RENEWAL_MS, RenewPlan, WhyNot, after_failed_refresh, is_newer, renew_plan,
-    suggested_sibling,
+    AfterRefresh, EARLY_RENEWAL_MS, EARLY_SPREAD_MS, RENEWAL_PAUSE_MS, RenewPlan, WhyNot,
+    after_failed_refresh, early_renewal_at, is_newer, renew_plan, suggested_sibling,
 };
 pub use rules::{Accept, AuthRules, CooldownRules, ProfileRule};
 pub use stats::{Block, BlockKind, Blocked, MAX_MODELS, MODEL_MEMORY_MS, Stats, Unusable};
-pub use store::{Guard, Lease, Loaded, Locked, Store, StoreError};
+pub use store::{FailedRenewal, Guard, Lease, Loaded, Locked, Store, StoreError};
 pub use store_file::{FileStore, LEGACY_FILE, LockedFile, OAUTH_FILE, STORE_FILE, Sleeper};
 pub use text::{
     RepairHint, all_cooling_message, no_credentials_message, no_key_message,

@@ -9,6 +9,24 @@ use crate::{AuthRules, Profiles, ResolvedState};
 /// minutes. The host adds jitter.
 pub const EARLY_RENEWAL_MS: i64 = 5 * 60_000;
 
+/// By how much the start of the early renewal is spread, so that logins and processes do not all
+/// renew in the same moment: 1 minute.
+pub const EARLY_SPREAD_MS: i64 = 60_000;
+
+/// How long a login whose renewal failed is not asked for again: 1 minute.
+pub const RENEWAL_PAUSE_MS: i64 = 60_000;
+
+/// Returns from when on a login is renewed early: [`EARLY_RENEWAL_MS`] before its end, and up to
+/// [`EARLY_SPREAD_MS`] earlier, by the profile and by `seed`, which differs between processes.
+pub fn early_renewal_at(expires: Timestamp, id: &str, seed: u64) -> Timestamp {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ seed;
+    for byte in id.bytes().chain(seed.to_le_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    let spread = i64::try_from((hash >> 16) % EARLY_SPREAD_MS.unsigned_abs()).unwrap_or(0);
+    expires.plus(-(EARLY_RENEWAL_MS + spread))
+}
+
 /// What to do about a login before it is used (spec A-19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewPlan {
@@ -191,6 +209,21 @@ mod tests {
         assert!(!is_newer(&old, &judged("A", -1), NOW), "the same");
         assert!(!is_newer(&old, &judged("B", -1), NOW), "expired too");
         assert!(!is_newer(&judged("A", 2_000), &judged("B", 1_000), NOW), "ends earlier");
+    }
+
+    #[test]
+    fn early_renewals_are_spread_over_a_minute() {
+        let times: Vec<i64> = (0..200)
+            .map(|seed| NOW.since(early_renewal_at(NOW, "acme:a", seed)) - EARLY_RENEWAL_MS)
+            .collect();
+        assert!(times.iter().all(|ms| (0..EARLY_SPREAD_MS).contains(ms)));
+        for quarter in 0..4 {
+            let within = quarter * 15_000..(quarter + 1) * 15_000;
+            let count = times.iter().filter(|ms| within.contains(ms)).count();
+            assert!((20..80).contains(&count), "{count} of 200 in {within:?}");
+        }
+        assert_eq!(early_renewal_at(NOW, "acme:a", 7), early_renewal_at(NOW, "acme:a", 7));
+        assert_ne!(early_renewal_at(NOW, "acme:a", 7), early_renewal_at(NOW, "acme:b", 7));
     }
 
     fn store(logins: &[&str]) -> Profiles {

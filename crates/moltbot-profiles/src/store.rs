@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use moltbot_core::{Generation, RenewReply, Revision, Timestamp};
+use moltbot_core::{AuthError, Generation, RenewReply, Revision, Timestamp};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Cause, JournalHead, JournalState, Profiles, remaining_text};
+use crate::{Cause, JournalHead, JournalState, Profiles, RENEWAL_PAUSE_MS, remaining_text};
 
 /// Keeps the profiles of one agent. A file today; a database for several hosts would do.
 ///
@@ -76,6 +77,33 @@ pub trait Lease: Send {
 
     /// Removes the journal; after what it holds is stored, or of no use.
     async fn close(&mut self) -> Result<(), StoreError>;
+
+    /// Returns the last attempt, of whatever process, if it failed.
+    async fn last_failure(&self) -> Option<FailedRenewal>;
+
+    /// Remembers that the attempt failed, or with `None` that it did not. Losing that in a crash
+    /// does no harm, so errors are swallowed.
+    async fn remember(&mut self, failure: Option<&FailedRenewal>);
+}
+
+/// A renewal that failed; kept so that several processes do not all ask again at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRenewal {
+    /// Of which login.
+    pub generation: Generation,
+    /// When.
+    pub at: Timestamp,
+    /// Why; without any secret, which is for the caller to see to.
+    pub error: AuthError,
+}
+
+impl FailedRenewal {
+    /// Returns until when the same login is not asked for again: a minute. A failure from the
+    /// future was recorded under a wrong clock and does not count.
+    pub fn rests_until(&self, generation: &Generation, now: Timestamp) -> Option<Timestamp> {
+        let until = self.at.plus(RENEWAL_PAUSE_MS);
+        (self.generation == *generation && self.at <= now && now < until).then_some(until)
+    }
 }
 
 /// The lock of a store, held until dropped or committed.

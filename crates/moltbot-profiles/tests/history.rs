@@ -177,3 +177,26 @@ fn block_on<F: Future>(future: F) -> F::Output {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_failed_renewal_is_remembered_for_all_processes_and_for_a_minute() {
+    use moltbot_core::AuthError;
+    use moltbot_profiles::{FailedRenewal, RENEWAL_PAUSE_MS, Store as _};
+    let bench = Bench::new();
+    let of = |text: &str| Generation::of(&Credential::token("acme", Secret::new(text), None));
+    let error = AuthError::Transient { reason: "HTTP 503".into() };
+    let failure = FailedRenewal { generation: of("T1"), at: NOW, error };
+    let lease = || block_on(bench.store.lease("acme:a", None, NOW)).unwrap();
+    assert_eq!(block_on(lease().last_failure()), None);
+    block_on(lease().remember(Some(&failure)));
+    let read = block_on(lease().last_failure()).unwrap();
+    assert_eq!(read, failure);
+    let until = NOW.plus(RENEWAL_PAUSE_MS);
+    assert_eq!(read.rests_until(&of("T1"), NOW), Some(until));
+    assert_eq!(read.rests_until(&of("T1"), until), None);
+    assert_eq!(read.rests_until(&of("T2"), NOW), None, "another login");
+    assert_eq!(read.rests_until(&of("T1"), NOW.plus(-1)), None, "a clock that was set back");
+    assert!(bench.store.inspect().unwrap().renewals.is_empty());
+    block_on(lease().remember(None));
+    assert_eq!(block_on(lease().last_failure()), None);
+}
