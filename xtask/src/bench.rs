@@ -27,7 +27,8 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     let binary = target().join("release/moltbot");
     let home = tempfile::tempdir()?;
 
-    let status = samples(runs, || spawn(home.path(), &binary, &["models", "status", "--json"], &[]))?;
+    let status =
+        samples(runs, || spawn(home.path(), &binary, &["models", "status", "--json"], &[]))?;
     figure("models status --json, wall", median(&status, "wallMs")?, "ms", "5");
     figure("models status --json, peak memory", median(&status, "peakMiB")?, "MiB", "12");
 
@@ -79,7 +80,9 @@ fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()))
+        .find_map(|line| {
+            line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim())
+        })
         .unwrap_or("unknown processor")
         .to_string();
     let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
@@ -129,7 +132,8 @@ fn middle(mut values: Vec<f64>) -> f64 {
 fn write_config(home: &Path, url: &str) -> Result<()> {
     let dir = home.join(".moltbot");
     std::fs::create_dir_all(&dir)?;
-    let config = json!({ "models": { "providers": { "anthropic": { "baseUrl": url, "models": [] } } } });
+    let config =
+        json!({ "models": { "providers": { "anthropic": { "baseUrl": url, "models": [] } } } });
     std::fs::write(dir.join("moltbot.json"), config.to_string())?;
     Ok(())
 }
@@ -175,7 +179,8 @@ fn store(runs: usize) -> Result<(f64, f64)> {
     std::fs::write(&path, text)?;
     let now = Timestamp::from_millis(1_790_000_000_000);
     let rules = AuthRules::default();
-    let resolved = |_: &str, stored: &moltbot_core::Credential| ResolvedState::stored(stored, false, now);
+    let resolved =
+        |_: &str, stored: &moltbot_core::Credential| ResolvedState::stored(stored, false, now);
     let (mut loads, mut picks) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         let start = Instant::now();

@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     ("twice", twice),
     ("clippy", clippy),
     ("docs", docs),
+    ("scaffold", crate::scaffold::run),
 ];
 
 /// Lists the steps.
@@ -71,9 +72,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "moltbot-gateway",
             "moltbot-lab",
             "moltbot-profiles",
+            "moltbot-sys",
         ],
     ),
     ("moltbot-lab", &[]),
+    ("moltbot-sys", &[]),
     ("moltbot", &["moltbot-cli", "plugin"]),
     ("plugin", &["moltbot-core", "moltbot-abi"]),
 ];

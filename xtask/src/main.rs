@@ -2,6 +2,9 @@
 
 mod bench;
 mod ci;
+mod dist;
+mod new_plugin;
+mod scaffold;
 mod sync;
 mod workspace;
 
@@ -13,7 +16,9 @@ fn main() -> ExitCode {
     let matches = command().get_matches();
     let done = match matches.subcommand() {
         Some(("ci", args)) => ci::run(args.get_one::<String>("step").map(String::as_str)),
-        Some(("sync", args)) => sync::run(args.get_flag("check")),
+        Some(("sync", args)) => sync::run(&workspace::root(), args.get_flag("check")),
+        Some(("dist", args)) => dist::run(args),
+        Some(("new-plugin", args)) => new_plugin::run(args),
         Some(("bench", args)) => bench::run(args.get_flag("quick")),
         Some(("measure", args)) => {
             bench::measure(args.get_many::<String>("command").expect("required").cloned())
@@ -50,6 +55,8 @@ fn command() -> Command {
                         .help("Fail instead of writing if it is stale"),
                 ),
         )
+        .subcommand(dist::command())
+        .subcommand(new_plugin::command())
         .subcommand(
             Command::new("bench").about("Print the figures that the README quotes").arg(
                 Arg::new("quick")

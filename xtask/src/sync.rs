@@ -1,14 +1,23 @@
 //! Writes the stock binary, `crates/moltbot`, from what lies under `plugins/`.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{plugins, root};
+use crate::workspace::plugins;
 
-/// Writes `crates/moltbot/{Cargo.toml, src/main.rs}`, or with `check` fails if they are stale.
-pub(crate) fn run(check: bool) -> Result<()> {
-    let plugins = plugins()?;
-    for (path, text) in [("Cargo.toml", manifest(&plugins)), ("src/main.rs", main_rs(&plugins))] {
-        let file = root().join("crates/moltbot").join(path);
+/// What the binary is, for its manifest.
+pub(crate) const DESCRIPTION: &str =
+    "Holds Anthropic credentials per agent and picks the right one for every request.";
+
+/// Writes `crates/moltbot/{Cargo.toml, src/main.rs}` of the workspace at `root`, or with `check`
+/// fails if they are stale.
+pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
+    let plugins = plugins(root)?;
+    let crates: Vec<String> = plugins.iter().map(|name| crate_name(name)).collect();
+    let main = main_rs("cargo xtask sync", STOCK, &crates);
+    for (path, text) in [("Cargo.toml", manifest(&plugins)), ("src/main.rs", main)] {
+        let file = root.join("crates/moltbot").join(path);
         let old = std::fs::read_to_string(&file).unwrap_or_default();
         if old == text {
             continue;
@@ -22,13 +31,36 @@ pub(crate) fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
+const STOCK: &str = "The stock binary: the command line with every plugin of this workspace.";
+
+/// Returns the name that Rust code calls a plugin's crate by.
+fn crate_name(plugin: &str) -> String {
+    format!("moltbot_plugin_{}", plugin.replace('-', "_"))
+}
+
+/// Writes the program that names these plugin crates: the one of the stock binary, and of every
+/// binary to order.
+pub(crate) fn main_rs(writer: &str, about: &str, crates: &[String]) -> String {
+    let mut text = format!(
+        "// Written by `{writer}`; do not edit.\n\
+         //! {about}\n\
+         \n\
+         fn main() -> std::process::ExitCode {{\n    moltbot_cli::run(&[\n"
+    );
+    for name in crates {
+        text.push_str(&format!("        &{name}::PLUGIN,\n"));
+    }
+    text.push_str("    ])\n}\n");
+    text
+}
+
 /// Writes the manifest that depends on these plugins.
 fn manifest(plugins: &[String]) -> String {
-    let mut text = String::from(
+    let mut text = format!(
         "# Written by `cargo xtask sync`; do not edit.\n\
          [package]\n\
          name = \"moltbot\"\n\
-         description = \"Holds Anthropic credentials per agent and picks the right one for every request.\"\n\
+         description = \"{DESCRIPTION}\"\n\
          version.workspace = true\n\
          edition.workspace = true\n\
          rust-version.workspace = true\n\
@@ -42,26 +74,8 @@ fn manifest(plugins: &[String]) -> String {
          moltbot-cli.workspace = true\n",
     );
     for name in plugins {
-        text.push_str(&format!(
-            "moltbot-plugin-{name} = {{ path = \"../../plugins/{name}\" }}\n"
-        ));
+        text.push_str(&format!("moltbot-plugin-{name} = {{ path = \"../../plugins/{name}\" }}\n"));
     }
-    text
-}
-
-/// Writes the program that names these plugins.
-fn main_rs(plugins: &[String]) -> String {
-    let mut text = String::from(
-        "// Written by `cargo xtask sync`; do not edit.\n\
-         //! The stock binary: the command line with every plugin of this workspace.\n\
-         \n\
-         fn main() -> std::process::ExitCode {\n    moltbot_cli::run(&[\n",
-    );
-    for name in plugins {
-        let module = name.replace('-', "_");
-        text.push_str(&format!("        &moltbot_plugin_{module}::PLUGIN,\n"));
-    }
-    text.push_str("    ])\n}\n");
     text
 }
 
@@ -71,12 +85,14 @@ mod tests {
 
     #[test]
     fn main_names_every_plugin() {
-        let text = main_rs(&["a-b".to_string(), "c".to_string()]);
+        let crates = ["a-b", "c"].map(crate_name);
+        let text = main_rs("a test", "A test.", &crates);
         assert!(text.contains("&moltbot_plugin_a_b::PLUGIN,\n        &moltbot_plugin_c::PLUGIN,"));
+        assert!(text.starts_with("// Written by `a test`; do not edit.\n//! A test.\n"));
     }
 
     #[test]
     fn the_stock_binary_is_not_stale() {
-        run(true).expect("crates/moltbot is what sync writes");
+        run(&crate::workspace::root(), true).expect("crates/moltbot is what sync writes");
     }
 }

@@ -1,5 +1,6 @@
 // Written by `cargo xtask sync`; do not edit.
-//! The stock binary: every plugin of this workspace.
+//! The stock binary: the command line with every plugin of this workspace.
+
 fn main() -> std::process::ExitCode {
     moltbot_cli::run(&[
         &moltbot_plugin_anthropic::PLUGIN,
