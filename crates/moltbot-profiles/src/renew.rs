@@ -219,7 +219,7 @@ mod tests {
         assert!(times.iter().all(|ms| (0..EARLY_SPREAD_MS).contains(ms)));
         for quarter in 0..4 {
             let within = quarter * 15_000..(quarter + 1) * 15_000;
-            let count = times.iter().filter(|ms| within.contains(ms)).count();
+            let count = times.iter().filter(|ms| within.contains(*ms)).count();
             assert!((20..80).contains(&count), "{count} of 200 in {within:?}");
         }
         assert_eq!(early_renewal_at(NOW, "acme:a", 7), early_renewal_at(NOW, "acme:a", 7));
