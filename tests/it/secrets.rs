@@ -127,6 +127,30 @@ fn no_command_prints_a_piece_of_a_secret() {
     }
 }
 
+/// A literal flag is gone from the process's arguments before the command does anything.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_literal_secret_is_wiped_from_the_arguments() {
+    let sandbox = Sandbox::new();
+    let fifo = sandbox.cwd().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .unwrap();
+    let joined = format!("--gateway-token={}", CANARIES[4]);
+    let line =
+        ["onboard", &joined, "--gateway-password", CANARIES[0], "--anthropic-api-key-file", "fifo"];
+    let mut child = sandbox.command(&line).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // The command waits for the key to come through the pipe; opening it waits for the command.
+    let mut pipe = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap();
+    assert!(shown.contains("--gateway-token=xxx"), "{shown}");
+    for canary in [CANARIES[0], CANARIES[4]] {
+        assert!(pieces(canary).all(|piece| !shown.contains(piece)), "{shown}");
+    }
+    std::io::Write::write_all(&mut pipe, CANARIES[0].as_bytes()).unwrap();
+    drop(pipe);
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn the_flag_that_shows_secrets_is_the_only_one() {
     let sandbox = Sandbox::new();

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod commands;
+mod conceal;
 mod context;
 mod environment;
 mod extensions;
@@ -63,7 +64,10 @@ pub fn run(plugins: &[&'static Plugin]) -> ExitCode {
     }));
     let world = World::process();
     let code = match Registry::linked(plugins, tree::RESERVED_FLAGS) {
-        Ok(registry) => run_in(world, Box::leak(Box::new(registry))),
+        Ok(registry) => {
+            conceal::conceal(&registry, &world.args);
+            run_in(world, Box::leak(Box::new(registry)))
+        }
         Err(error) => {
             let mut out = world.out;
             out.failure(&Failure::new(error.to_string()).hint("rebuild the program"));

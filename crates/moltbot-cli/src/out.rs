@@ -131,7 +131,6 @@ impl Out {
         }
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(heading.iter().copied());
-        table.force_no_tty();
         match self.terminal.width.filter(|_| self.terminal.stdout) {
             Some(width) => {
                 table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width)

@@ -14,6 +14,7 @@ use moltbot_profiles::{PinSource, SessionPin};
 use serde_json::{Value, json};
 
 use crate::commands::{agent_arg, json_arg};
+use crate::front::{self, Answers};
 use crate::out::clean;
 use crate::prompt::Spinner;
 #[cfg(feature = "lab")]
@@ -27,7 +28,11 @@ pub(crate) fn command(_registry: &Registry) -> Command {
     };
     let command = Command::new("agent")
         .about("Send a message and stream the reply")
-        .arg(text("message", "TEXT", "The message; - reads standard input").short('m').allow_hyphen_values(true))
+        .arg(
+            text("message", "TEXT", "The message; - reads standard input")
+                .short('m')
+                .allow_hyphen_values(true),
+        )
         .arg(text("file", "FILE", "Read the message from a file").conflicts_with("message"))
         .arg(agent_arg())
         .arg(
@@ -38,7 +43,11 @@ pub(crate) fn command(_registry: &Registry) -> Command {
                 .conflicts_with("session-id"),
         )
         .arg(text("session-id", "ID", "Go on with this session"))
-        .arg(text("model", "MODEL", "Ask this model: an alias, provider/model, or either with @profile"))
+        .arg(text(
+            "model",
+            "MODEL",
+            "Ask this model: an alias, provider/model, or either with @profile",
+        ))
         .arg(text("thinking", "LEVEL", "off, minimal, low, medium, high or xhigh"))
         .arg(text("system", "TEXT", "Instructions that stand before the conversation"))
         .arg(
@@ -75,14 +84,12 @@ pub(crate) fn command(_registry: &Registry) -> Command {
 }
 
 #[cfg(feature = "lab")]
-const EXAMPLES: &str =
-    "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
+const EXAMPLES: &str = "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
      git diff | moltbot agent -m - --system \"Review this change\"\n  \
      moltbot agent --lab -m \"Hello\"";
 
 #[cfg(not(feature = "lab"))]
-const EXAMPLES: &str =
-    "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
+const EXAMPLES: &str = "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent -m \"And in French?\" --continue\n  \
      git diff | moltbot agent -m - --system \"Review this change\"";
 
 /// Runs the command.
@@ -96,6 +103,8 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     #[cfg(not(feature = "lab"))]
     let upstream = None;
     let agent = cx.agent(args)?;
+    // A turn asks nobody anything, not even the system for leave to read a login (spec A-14).
+    cx.set_front(front::with(Answers::default()));
     let engine = cx.engine_at(&agent, upstream)?;
     if args.get_flag("dry-run") {
         return dry_run(cx, &engine, &request, args.get_flag("json"));
@@ -225,7 +234,7 @@ fn converse(
     let mut spinner = (terminal.stderr && !json).then(|| Spinner::start("Waiting for the reply"));
     let mut last = '\n';
     let mut sink = |event: &Event| {
-        if let Event::Text { text, .. } = event
+        if let Some(text) = text_of(event)
             && !json
             && let Some(end) = text.chars().next_back()
         {
@@ -240,6 +249,15 @@ fn converse(
         cx.out.raw("\n");
     }
     ended
+}
+
+/// Returns the text that an event adds to the reply; a block may bring some when it begins.
+fn text_of(event: &Event) -> Option<&str> {
+    match event {
+        Event::Text { text, .. } => Some(text),
+        Event::BlockStart { block, .. } if block["type"] == "text" => block["text"].as_str(),
+        _ => None,
+    }
 }
 
 /// Prints a piece of the reply at once. A terminal gets control characters spelled out; a file or
