@@ -3,12 +3,7 @@
 use moltbot_lab::fingerprint;
 use serde_json::{Value, json};
 
-use crate::support::{KEY, KEY2, Sandbox, lab, messages, token, used};
-
-fn now() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_millis() as i64
-}
+use crate::support::{KEY, KEY2, Sandbox, lab, messages, now, token, used};
 
 fn key(key: &str) -> Value {
     json!({ "type": "api_key", "provider": "anthropic", "key": key })

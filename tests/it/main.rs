@@ -3,6 +3,9 @@
 //! One binary on purpose: it links once. Each file is one theme; `support` has the sandbox, the
 //! pseudo-terminal and the lab.
 
+// A test that cannot go on says where.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod agent;

@@ -2,12 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{KEY, KEY2, Sandbox, lab, messages, token};
-
-fn now() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_millis() as i64
-}
+use crate::support::{KEY, KEY2, Sandbox, lab, messages, now, token};
 
 /// Case 64.
 #[test]

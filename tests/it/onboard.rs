@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{KEY, KEY2, Sandbox, token};
+use crate::support::{KEY, KEY2, Sandbox, now, token};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -164,8 +164,7 @@ fn claude_login(sandbox: &Sandbox, login: Value) {
 }
 
 fn in_an_hour() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_millis() as i64 + 3_600_000
+    now() + 3_600_000
 }
 
 /// Case 24: a link, no copy (decision 5).

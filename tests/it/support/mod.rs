@@ -18,3 +18,9 @@ pub(crate) const KEY2: &str = "sk-ant-api03-FAKEkeyFAKEkeyFAKEkeyFAKE002";
 pub(crate) fn token() -> String {
     format!("sk-ant-oat01-{}", "QZXJ7".repeat(19))
 }
+
+/// Reads the clock, in milliseconds since 1970, as stores write times.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    since.as_millis() as i64
+}
