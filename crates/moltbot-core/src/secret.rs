@@ -234,7 +234,15 @@ mod tests {
 
     #[test]
     fn redaction_leaves_ordinary_text_alone() {
-        for text in ["Expected token starting with sk-ant-oat01-", "", "hello", "1 key missing", "task-skill", "the token is bad", "a\nb\tc"] {
+        for text in [
+            "Expected token starting with sk-ant-oat01-",
+            "",
+            "hello",
+            "1 key missing",
+            "task-skill",
+            "the token is bad",
+            "a\nb\tc",
+        ] {
             assert_eq!(redact(text), text);
         }
     }
