@@ -18,7 +18,7 @@ use crate::http::{Http, Limits, Vars};
 use crate::methods::{Methods, auth_rules};
 use crate::model::{ModelRef, Models};
 use crate::record::Record;
-use crate::renew::{Flights, Refreshed, renew};
+use crate::renew::{Flights, How, Refreshed, renew};
 use crate::request::{ChatReply, ChatRequest};
 use crate::run::Run;
 use crate::select::{ProfileView, Selection};
@@ -248,8 +248,8 @@ impl Engine {
             let message = format!("There is no profile \"{profile}\" in {}.", self.store.name());
             return Err(ChatError::new("profile-unknown", message));
         };
-        let methods = self.methods();
-        let result = renew(&methods, &*self.store, &self.flights, profile, None, force).await;
+        let how = if force { How::Forced } else { How::Due };
+        let result = renew(self, profile, None, how).await;
         result.map(|(_, refreshed)| refreshed).map_err(|error| {
             let message = error.message(profile, &stored.provider, &profiles, &self.rules);
             ChatError::new(error.code(), message)

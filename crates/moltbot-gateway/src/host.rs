@@ -128,7 +128,7 @@ impl<'a> EffectHost<'a> {
         Ok(read_file(&path, self.parts.shown(&path)))
     }
 
-    fn locate(&self, file: &FileRef) -> Result<PathBuf, HostError> {
+    pub(crate) fn locate(&self, file: &FileRef) -> Result<PathBuf, HostError> {
         let inner = Path::new(file.path.as_ref());
         if !inner.components().all(|part| matches!(part, Component::Normal(_))) {
             let reason = format!("the path {} leaves its directory", file.path);

@@ -64,7 +64,7 @@ pub trait Store: Send + Sync {
 /// answer, store, [`close`](Self::close). A process that ends in between leaves the journal to
 /// the next holder, whom [`recovery`](crate::recovery) tells what to do.
 #[async_trait]
-pub trait Lease: Send {
+pub trait Lease: Send + Sync {
     /// Reads what an interrupted renewal left.
     async fn journal(&self) -> Result<JournalState, StoreError>;
 

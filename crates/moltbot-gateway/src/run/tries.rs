@@ -12,7 +12,7 @@ use crate::compose::results_turn;
 use crate::error::Failed;
 use crate::model::ModelRef;
 use crate::record::Attempt;
-use crate::renew::renew;
+use crate::renew::{How, renew};
 use crate::request::ChatReply;
 use crate::select::{Planned, Selection};
 use crate::setup::ProviderSetup;
@@ -202,8 +202,7 @@ impl Run<'_> {
         let (Some(id), true) = (planned.profile.clone(), planned.renew) else { return Ok(planned) };
         let at_hand = planned.view.as_ref().and_then(|view| view.resolved.as_ref().ok());
         let engine = self.engine;
-        let methods = engine.methods();
-        let renewed = renew(&methods, &*engine.store, engine.flights(), &id, at_hand, false).await;
+        let renewed = renew(engine, &id, at_hand, How::Due).await;
         match renewed {
             Ok((resolved, _)) => {
                 Ok(Planned { credential: resolved.credential, renew: false, ..planned })
@@ -224,8 +223,7 @@ impl Run<'_> {
             return None;
         }
         let engine = self.engine;
-        let methods = engine.methods();
-        let renewed = renew(&methods, &*engine.store, engine.flights(), id, Some(before), true);
+        let renewed = renew(engine, id, Some(before), How::Refused);
         let (resolved, _) = renewed.await.ok()?;
         let changed = resolved.credential.secret() != planned.credential.secret();
         changed.then(|| Planned { credential: resolved.credential, ..planned.clone() })
