@@ -52,7 +52,7 @@ pub static CODES: &[Code] = &[
         "all-cooling",
         "Every profile is cooling down",
         "Each profile that could serve the request failed recently and is left alone until its time is over. A limit measured by the service counts as long as it says; a guessed one grows from one minute to one hour.",
-        "Wait until the time shown by `moltbot models status`, add another credential with `moltbot onboard`, or configure another model with `moltbot models fallbacks add`.",
+        "Wait until the time shown by `moltbot models auth cooldown list`, end it with `moltbot models auth cooldown clear` if the cause is gone, add another credential with `moltbot onboard`, or configure another model with `moltbot models fallbacks add`.",
     ),
     Code::new(
         "all-models-failed",

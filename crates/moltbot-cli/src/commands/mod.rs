@@ -8,6 +8,7 @@ pub(crate) mod agents;
 pub(crate) mod auth;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod cooldown;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub mod fields;

@@ -17,7 +17,7 @@ use moltbot_gateway::{Engine, ModelRef};
 
 use crate::{Context, Failure, Outcome};
 
-use super::{auth, order};
+use super::{auth, cooldown, order};
 
 /// Describes the command.
 pub(crate) fn command(registry: &Registry) -> Command {
@@ -38,7 +38,9 @@ pub(crate) fn command(registry: &Registry) -> Command {
         .subcommand(aliases::command(registry))
         .subcommand(fallbacks::command(registry))
         .subcommand(fallbacks::image_command(registry))
-        .subcommand(auth.subcommand(order::command(registry)))
+        .subcommand(
+            auth.subcommand(order::command(registry)).subcommand(cooldown::command(registry)),
+        )
         .after_help(
             "Examples:\n  moltbot models\n  moltbot models status --json\n  \
              moltbot models list --all\n  moltbot models set <model>",
@@ -59,6 +61,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         Some(("fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Main),
         Some(("image-fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Image),
         Some((_, args)) => match args.subcommand() {
+            Some(("cooldown", args)) => cooldown::run(cx, args),
             Some(("order", args)) => order::run(cx, args),
             _ => auth::run(cx, args),
         },
