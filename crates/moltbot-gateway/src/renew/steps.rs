@@ -67,7 +67,7 @@ impl Work {
                     return self.renew(&mut *lease, read, &at_hand, retry).await;
                 }
                 Recovered::Login(credential) => {
-                    let resolved = Resolved::judged(credential, self.now());
+                    let resolved = Resolved::judged(*credential, self.now());
                     if resolved.state == CredentialState::Ready {
                         return Ok(renewed(resolved));
                     }
@@ -196,7 +196,7 @@ impl Work {
                 // Even an answer that is not in the journal is worth storing.
                 match self.store_login(lease, &generation, credential).await? {
                     Recovered::Login(credential) => {
-                        let resolved = Resolved::judged(credential, self.now());
+                        let resolved = Resolved::judged(*credential, self.now());
                         if resolved.state == CredentialState::Ready {
                             return Ok(renewed(resolved));
                         }
@@ -270,7 +270,7 @@ impl Work {
         let stored = self.commit(before, &credential).await?;
         // A journal that stays is of another generation now, hence discarded by the next one.
         let _ = lease.close().await;
-        Ok(if stored { Recovered::Login(credential) } else { Recovered::Superseded })
+        Ok(if stored { Recovered::Login(Box::new(credential)) } else { Recovered::Superseded })
     }
 
     /// Writes a renewed login, unless another one took its place meanwhile: the newest wins.
@@ -416,7 +416,7 @@ enum Recovered {
     /// There was none, or it is of no use; `retry`: its request may have been sent.
     Nothing { retry: bool },
     /// It is finished.
-    Login(Credential),
+    Login(Box<Credential>),
     /// Another login is stored now.
     Superseded,
 }

@@ -9,4 +9,5 @@ mod effects;
 mod failover;
 mod models;
 mod probe;
+mod renewal;
 mod stage;
