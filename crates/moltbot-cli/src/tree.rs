@@ -18,6 +18,7 @@ const ENTRIES: &[Entry] = &[
     entry("onboard", crate::onboard::command, crate::onboard::run),
     entry("agent", commands::agent::command, commands::agent::run),
     entry("models", commands::models::command, commands::models::run),
+    entry("gateway", commands::gateway::command, commands::gateway::run),
     entry("agents", commands::agents::command, commands::agents::run),
     entry("config", commands::config::command, commands::config::run),
     entry("status", commands::status::command, commands::status::run),

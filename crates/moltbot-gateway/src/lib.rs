@@ -57,6 +57,7 @@
 mod attempt;
 mod clock;
 mod compose;
+mod door;
 mod engine;
 mod error;
 mod front;
@@ -83,6 +84,7 @@ mod update;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use compose::{Chat, Composer, Head, Image, user_turn};
+pub use door::{Access, Gateway, GatewayError, Settings, Tuning, client_env};
 pub use engine::{AgentPaths, Engine, EngineParts};
 pub use error::ChatError;
 pub use front::{Answer, Front, Silent, TerminalRun};

@@ -12,6 +12,7 @@ pub(crate) mod cooldown;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub mod fields;
+pub(crate) mod gateway;
 #[cfg(feature = "lab")]
 pub(crate) mod lab;
 pub(crate) mod models;

@@ -1,0 +1,108 @@
+//! `moltbot gateway install`: a user unit of systemd that may do little beside serving.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::{Context, Exit, Failure, Outcome};
+
+/// The unit's name.
+const UNIT: &str = "moltbot-gateway.service";
+
+/// Writes the unit and starts it.
+pub(super) fn install(cx: &mut Context) -> Outcome {
+    supported()?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("this program does not know its place: {error}")))?;
+    let state = cx.paths().state_dir().to_path_buf();
+    let text = unit(&program.display().to_string(), &state.display().to_string());
+    let path = file(cx);
+    let shown = cx.shown(&path);
+    let failed = |error: std::io::Error| Failure::new(format!("cannot write {shown}: {error}"));
+    std::fs::create_dir_all(path.parent().expect("a file in a directory")).map_err(failed)?;
+    std::fs::write(&path, text).map_err(failed)?;
+    cx.out.line(format!("Wrote {shown}"));
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["enable", "--now", UNIT])?;
+    cx.out.line("The gateway starts with your session from now on");
+    Ok(Exit::OK)
+}
+
+/// Stops the unit and removes it.
+pub(super) fn uninstall(cx: &mut Context) -> Outcome {
+    supported()?;
+    let path = file(cx);
+    let shown = cx.shown(&path);
+    if !path.exists() {
+        cx.out.line(format!("There is no {shown}"));
+        return Ok(Exit::OK);
+    }
+    systemctl(&["disable", "--now", UNIT])?;
+    std::fs::remove_file(&path)
+        .map_err(|error| Failure::new(format!("cannot remove {shown}: {error}")))?;
+    systemctl(&["daemon-reload"])?;
+    cx.out.line(format!("Removed {shown}"));
+    Ok(Exit::OK)
+}
+
+fn supported() -> Result<(), Failure> {
+    if cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    Err(Failure::new("only systemd is served; start `moltbot gateway` by your system's own means"))
+}
+
+fn file(cx: &Context) -> PathBuf {
+    let configured = cx.process_env("XDG_CONFIG_HOME").map(PathBuf::from);
+    let dir = configured.unwrap_or_else(|| cx.home().join(".config"));
+    dir.join("systemd/user").join(UNIT)
+}
+
+/// Writes the unit: it sees little of the system, writes to the state directory only, and cannot
+/// gain rights.
+fn unit(program: &str, state: &str) -> String {
+    let quote = |text: &str| {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+    };
+    format!(
+        "[Unit]\nDescription=moltbot gateway\nAfter=network-online.target\n\n\
+         [Service]\nExecStart={} gateway run\nEnvironment={}\nRestart=on-failure\n\
+         KillSignal=SIGTERM\nTimeoutStopSec=40\nLimitCORE=0\nLimitNOFILE=65536\nUMask=0077\n\
+         NoNewPrivileges=yes\nPrivateTmp=yes\nProtectSystem=strict\nProtectHome=read-only\n\
+         ReadWritePaths={}\nProtectKernelTunables=yes\nProtectKernelModules=yes\n\
+         ProtectControlGroups=yes\nRestrictSUIDSGID=yes\nRestrictRealtime=yes\n\
+         RestrictNamespaces=yes\nLockPersonality=yes\nMemoryDenyWriteExecute=yes\n\
+         RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\nSystemCallArchitectures=native\n\n\
+         [Install]\nWantedBy=default.target\n",
+        quote(&program.replace('$', "$$")),
+        quote(&format!("MOLTBOT_STATE_DIR={state}")),
+        quote(state),
+    )
+}
+
+fn systemctl(args: &[&str]) -> Result<(), Failure> {
+    let line = args.join(" ");
+    let done = Command::new("systemctl").arg("--user").args(args).output();
+    match done {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            Err(Failure::new(format!("systemctl --user {line} failed: {said}")))
+        }
+        Err(error) => Err(Failure::new(format!("systemctl cannot be run: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_hardened_and_quotes_what_it_names() {
+        let text = unit("/opt/my bin/m%t", "/home/a\"b/.moltbot");
+        assert!(text.contains("ExecStart=\"/opt/my bin/m%%t\" gateway run\n"), "{text}");
+        assert!(text.contains("ReadWritePaths=\"/home/a\\\"b/.moltbot\"\n"), "{text}");
+        for wanted in ["NoNewPrivileges=yes", "ProtectSystem=strict", "LimitCORE=0"] {
+            assert!(text.contains(wanted), "{wanted}");
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! One agent behind the door: its credentials in memory, the routes made from them, and what is
+//! still to be written to its store.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use moltbot_core::{
+    Credential, CredentialKind, CredentialView, Failure, Header, ModelInfo, Payer, Revision, Scope,
+    Secret, Timestamp,
+};
+use moltbot_profiles::{Pin, Profiles, StoreError, remaining_text};
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use super::settings::Settings;
+use crate::engine::Engine;
+use crate::model::ModelRef;
+use crate::scan::Patterns;
+use crate::select::{Planned, Selection};
+use crate::setup::ProviderSetup;
+use crate::update::update;
+
+/// Routes kept per agent; a client that asks for ever new models must not fill the memory.
+const MOST_ROUTES: usize = 1_024;
+
+/// The one dialect these doors forward.
+const DIALECT: &str = "anthropic-messages";
+
+/// An agent, ready to serve.
+pub(crate) struct Agent {
+    pub(crate) engine: Engine,
+    pub(crate) name: Arc<str>,
+    book: Mutex<Book>,
+    routes: Mutex<Routes>,
+    uses: Mutex<HashMap<(String, String), Arc<Use>>>,
+    sticky: Mutex<HashMap<u64, Arc<str>>>,
+}
+
+#[derive(Default)]
+struct Routes {
+    /// Changes whenever routes become stale; a route made from older contents is not kept.
+    edition: u64,
+    ready: HashMap<String, Arc<Route>>,
+}
+
+/// The contents of the store, ahead of the file by what is in `unwritten`.
+struct Book {
+    profiles: Profiles,
+    revision: Revision,
+    unwritten: Vec<Punishment>,
+}
+
+#[derive(Clone)]
+struct Punishment {
+    profile: String,
+    model: String,
+    failure: Failure,
+    at: Timestamp,
+    started: Timestamp,
+}
+
+/// Successes of a profile with a model that were not written yet; 0 without any.
+#[derive(Default)]
+pub(crate) struct Use {
+    at: AtomicI64,
+    started: AtomicI64,
+    account: Mutex<Option<String>>,
+    seen: AtomicU64,
+}
+
+/// Where requests for one model go, as long as nothing changes.
+#[derive(Clone)]
+pub(crate) struct Route {
+    setup: usize,
+    pub(crate) model: ModelRef,
+    pub(crate) label: Arc<str>,
+    pub(crate) info: Option<Arc<ModelInfo>>,
+    pub(crate) params: Value,
+    pub(crate) extra: Vec<Header<'static>>,
+    /// Whether a rule of the config changes bodies, so that they are read to their end.
+    pub(crate) rules: bool,
+    /// What of a body is looked at beside its model.
+    pub(crate) patterns: Patterns,
+    pub(crate) credentials: Vec<Arc<Access>>,
+    /// Whether the order was laid down by the user, hence is no matter of balance.
+    pub(crate) ordered: bool,
+    /// Set if every profile rests: which is first, and until when.
+    pub(crate) resting: Option<(String, Timestamp)>,
+    /// Why nothing can be used, if nothing can.
+    pub(crate) why: String,
+    until: Option<Timestamp>,
+}
+
+/// A credential of a route.
+pub(crate) struct Access {
+    pub(crate) label: Arc<str>,
+    pub(crate) profile: Option<String>,
+    pub(crate) credential: Credential,
+    pub(crate) view: CredentialView<'static>,
+    pub(crate) headers: Vec<(String, Secret)>,
+    pub(crate) renew: bool,
+    /// Whether a refusal may mean that the login changed since it was read.
+    pub(crate) rereads: bool,
+    pub(crate) payer: Payer,
+    pub(crate) used: Option<Arc<Use>>,
+}
+
+impl Agent {
+    /// Reads the store.
+    pub(crate) async fn open(engine: Engine) -> Result<Self, StoreError> {
+        let loaded = engine.store.load().await?;
+        let (profiles, revision) = (loaded.profiles, loaded.revision);
+        Ok(Self {
+            name: engine.agent().id.as_str().into(),
+            book: Mutex::new(Book { profiles, revision, unwritten: Vec::new() }),
+            routes: Mutex::default(),
+            uses: Mutex::default(),
+            sticky: Mutex::default(),
+            engine,
+        })
+    }
+
+    /// Takes over what was not written when the config changed.
+    pub(crate) fn inherit(&self, before: &Self) {
+        let unwritten = std::mem::take(&mut super::locked(&before.book).unwritten);
+        let mut book = super::locked(&self.book);
+        for punishment in unwritten {
+            self.apply(&mut book.profiles, &punishment);
+            book.unwritten.push(punishment);
+        }
+        drop(book);
+        *super::locked(&self.uses) = super::locked(&before.uses).clone();
+        *super::locked(&self.sticky) = super::locked(&before.sticky).clone();
+    }
+
+    pub(crate) fn setup(&self, route: &Route) -> &ProviderSetup {
+        &self.engine.providers()[route.setup]
+    }
+
+    /// Returns where requests for a model go; from memory, unless something changed. `Err` says
+    /// why no service here knows such a model.
+    pub(crate) async fn route(
+        self: &Arc<Self>,
+        raw: &str,
+        settings: &Settings,
+    ) -> Result<Arc<Route>, String> {
+        let now = self.engine.now();
+        let edition = {
+            let routes = super::locked(&self.routes);
+            if let Some(route) = routes.ready.get(raw)
+                && route.until.is_none_or(|until| now < until)
+            {
+                return Ok(route.clone());
+            }
+            routes.edition
+        };
+        // Links are files of other programs: they are not read on the thread that serves.
+        let (agent, model, settings) = (self.clone(), raw.to_string(), settings.clone());
+        let route =
+            aside(move |handle| handle.block_on(agent.make(&model, &settings, now))).await?;
+        let route = Arc::new(route);
+        let mut routes = super::locked(&self.routes);
+        if routes.edition == edition {
+            if routes.ready.len() >= MOST_ROUTES {
+                routes.ready.clear();
+            }
+            routes.ready.insert(raw.to_string(), route.clone());
+        }
+        Ok(route)
+    }
+
+    async fn make(&self, raw: &str, settings: &Settings, now: Timestamp) -> Result<Route, String> {
+        let engine = &self.engine;
+        // Without a model it is about the provider: lists, uploads, batches.
+        let parsed = match raw {
+            "" => engine.models().primary(),
+            raw => engine.models().parse(raw).map_err(|error| error.to_string())?,
+        };
+        let model = match raw {
+            "" => ModelRef { provider: parsed.model.provider.clone(), model: String::new() },
+            _ => parsed.model.clone(),
+        };
+        let setups = engine.providers();
+        let unknown = || format!("no provider of this gateway serves the model {raw}");
+        let at = setups.iter().position(|s| s.id == model.provider).ok_or_else(unknown)?;
+        let setup = &setups[at];
+        if setup.info.dialect != DIALECT {
+            return Err(unknown());
+        }
+        let profiles = super::locked(&self.book).profiles.clone();
+        let pin = parsed.profile.as_deref().filter(|_| !raw.is_empty());
+        let pin = pin.map_or(Pin::None, Pin::User);
+        let selection = engine.select(setup, &model.model, profiles, pin).await;
+        let ordered = matches!(
+            selection.choice.from,
+            moltbot_profiles::OrderSource::Store | moltbot_profiles::OrderSource::Config
+        );
+        let mut planned = selection.planned();
+        let before = planned.len();
+        planned.retain(|one| settings.allow_subscription || !is_subscription(one));
+        let mut held_back = before - planned.len();
+        if planned.is_empty() && !selection.choice.all_cooling() && matches!(pin, Pin::None) {
+            planned = selection.planned_others();
+            let before = planned.len();
+            planned.retain(|one| settings.allow_subscription || !is_subscription(one));
+            held_back += before - planned.len();
+        }
+        if selection.plan_first && settings.allow_subscription && !settings.allow_paid_fallback {
+            planned.retain(|one| one.payer != Payer::Metered);
+        }
+        let params = engine.models().params(&model);
+        let rules = params.get("cacheControlTtl").is_some();
+        let info = engine.models().info(&model).cloned();
+        let expires = planned.iter().filter_map(|one| one.credential.expires);
+        let until = selection.choice.soonest().into_iter().chain(expires).filter(|at| *at > now);
+        let until = until.min();
+        let resting = selection.soonest().filter(|_| planned.is_empty());
+        Ok(Route {
+            setup: at,
+            label: model.to_string().into(),
+            info: info.map(Arc::new),
+            extra: setup.extra_headers(&model.model),
+            patterns: patterns(setup, rules),
+            rules,
+            params,
+            resting: resting.map(|(id, until)| (id.to_string(), until)),
+            why: why(setup, &selection, held_back, now),
+            credentials: planned.into_iter().map(|one| self.access(setup, &model, one)).collect(),
+            ordered,
+            model,
+            until,
+        })
+    }
+
+    fn access(&self, setup: &ProviderSetup, model: &ModelRef, planned: Planned) -> Arc<Access> {
+        let view = CredentialView::of(&planned.credential);
+        let provider = view.provider.to_string().into();
+        let view = CredentialView {
+            kind: view.kind.clone(),
+            provider,
+            has: view.has.clone(),
+            prefix: view.prefix.clone(),
+        };
+        let external = planned.view.as_ref().is_some_and(|view| {
+            view.state.refreshable || view.offer.is_some_and(|entry| entry.offer.caps.external)
+        });
+        let used = planned.profile.as_ref().map(|profile| {
+            let key = (profile.clone(), model.model.clone());
+            super::locked(&self.uses).entry(key).or_default().clone()
+        });
+        Arc::new(Access {
+            label: planned.label.as_str().into(),
+            headers: setup.credential_headers(&model.model),
+            profile: planned.profile,
+            view,
+            renew: planned.renew,
+            rereads: external,
+            payer: planned.payer,
+            used,
+            credential: planned.credential,
+        })
+    }
+
+    /// Forgets every route, because something they were made from changed.
+    pub(crate) fn stale(&self) {
+        let mut routes = super::locked(&self.routes);
+        routes.edition += 1;
+        routes.ready.clear();
+    }
+
+    /// Notes a failure: at once in memory, soon in the store.
+    pub(crate) fn punish(
+        &self,
+        route: &Route,
+        access: &Access,
+        failure: &Failure,
+        started: Timestamp,
+    ) {
+        if !matches!(failure.scope, Scope::Profile | Scope::ProfileModel) {
+            return;
+        }
+        let Some(profile) = access.profile.clone() else { return };
+        let punishment = Punishment {
+            profile,
+            model: route.model.model.clone(),
+            failure: failure.clone(),
+            at: self.engine.now(),
+            started,
+        };
+        let mut book = super::locked(&self.book);
+        self.apply(&mut book.profiles, &punishment);
+        book.unwritten.push(punishment);
+        drop(book);
+        self.stale();
+    }
+
+    fn apply(&self, profiles: &mut Profiles, one: &Punishment) {
+        let rules = &self.engine.rules().cooldowns;
+        let model = Some(one.model.as_str()).filter(|model| !model.is_empty());
+        profiles.punish(&one.profile, model, &one.failure, rules, one.at, one.started);
+    }
+
+    /// Notes a success; written soon.
+    ///
+    /// `account` is asked once in a while only: it hardly ever changes.
+    pub(crate) fn reward(
+        &self,
+        access: &Access,
+        account: impl FnOnce() -> Option<String>,
+        started: Timestamp,
+    ) {
+        let Some(used) = &access.used else { return };
+        used.started.fetch_max(started.millis(), Ordering::Relaxed);
+        used.at.store(self.engine.now().millis(), Ordering::Relaxed);
+        if used.seen.fetch_add(1, Ordering::Relaxed) % 1_024 == 0 {
+            *super::locked(&used.account) = account();
+        }
+    }
+
+    /// Writes what has come together since the last time: one lock, one commit.
+    pub(crate) async fn write(&self) -> Result<(), StoreError> {
+        let punished = super::locked(&self.book).unwritten.clone();
+        let mut rewarded = Vec::new();
+        for ((profile, model), used) in super::locked(&self.uses).iter() {
+            let at = used.at.swap(0, Ordering::Relaxed);
+            if at != 0 {
+                let started = Timestamp::from_millis(used.started.load(Ordering::Relaxed));
+                let account = super::locked(&used.account).take();
+                let key = (profile.clone(), model.clone());
+                rewarded.push((key, Timestamp::from_millis(at), started, account));
+            }
+        }
+        if punished.is_empty() && rewarded.is_empty() {
+            return Ok(());
+        }
+        let engine = &self.engine;
+        let change = |profiles: &mut Profiles| {
+            for one in &punished {
+                self.apply(profiles, one);
+            }
+            for ((profile, model), at, started, account) in &rewarded {
+                let model = Some(model.as_str()).filter(|model| !model.is_empty());
+                profiles.reward(profile, model, *at, *started);
+                if let Some(account) = account {
+                    profiles.set_account(profile, account);
+                }
+            }
+        };
+        if let Err(error) = update(&*engine.store, &*engine.host.clock, change).await {
+            // Kept for the next time.
+            for ((profile, model), at, _, _) in rewarded {
+                if let Some(used) = super::locked(&self.uses).get(&(profile, model)) {
+                    used.at.fetch_max(at.millis(), Ordering::Relaxed);
+                }
+            }
+            return Err(error);
+        }
+        super::locked(&self.book).unwritten.drain(..punished.len());
+        self.reload().await
+    }
+
+    /// Reads the store again if it changed; the links in it are read again in any case.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let seen = super::locked(&self.book).revision;
+        match self.engine.store.watch(seen).await? {
+            Some(_) => self.reload().await,
+            None => {
+                if self.has_links() {
+                    self.stale();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads the store again.
+    pub(crate) async fn reload(&self) -> Result<(), StoreError> {
+        let loaded = self.engine.store.load().await?;
+        let mut book = super::locked(&self.book);
+        let mut profiles = loaded.profiles;
+        for one in &book.unwritten {
+            self.apply(&mut profiles, one);
+        }
+        (book.profiles, book.revision) = (profiles, loaded.revision);
+        drop(book);
+        self.stale();
+        Ok(())
+    }
+
+    fn has_links(&self) -> bool {
+        super::locked(&self.book).profiles.iter().any(|(_, stored)| stored.is_link())
+    }
+
+    /// Renews a login, or finds that somebody did; `true` if its secret is another now.
+    pub(crate) async fn renew(self: &Arc<Self>, access: &Access, force: bool) -> bool {
+        let Some(id) = access.profile.clone() else { return false };
+        let agent = self.clone();
+        let renewed = aside(move |handle| {
+            handle.block_on(async {
+                let done = agent.engine.refresh(&id, force).await;
+                let read = agent.reload().await;
+                (done.is_ok() && read.is_ok()).then_some(()).ok_or_else(String::new)
+            })
+        });
+        renewed.await.is_ok()
+    }
+
+    /// Puts first the profile that a conversation was with, or the one that its hash points at.
+    pub(crate) fn arrange(&self, route: &Route, conversation: u64) -> Vec<Arc<Access>> {
+        let mut all = route.credentials.clone();
+        if all.len() < 2 {
+            return all;
+        }
+        let known = super::locked(&self.sticky).get(&conversation).cloned();
+        let position = |label: &str| all.iter().position(|access| &*access.label == label);
+        let first = match known.and_then(|label| position(&label)) {
+            Some(at) => at,
+            None if route.ordered => 0,
+            None => {
+                // Only among equals: what comes first by its sort stays first.
+                let (kind, payer) = (&all[0].view.kind, all[0].payer);
+                let equal = all.iter().take_while(|a| a.view.kind == *kind && a.payer == payer);
+                let weigh = |access: &Access| mix(conversation, access.label.as_bytes());
+                let best = equal.enumerate().max_by_key(|(_, access)| weigh(access));
+                best.map_or(0, |(at, _)| at)
+            }
+        };
+        all[..=first].rotate_right(1);
+        all
+    }
+
+    /// Remembers with which profile a conversation is.
+    pub(crate) fn stick(&self, conversation: u64, access: &Access) {
+        let mut sticky = super::locked(&self.sticky);
+        if sticky.get(&conversation).is_some_and(|label| *label == access.label) {
+            return;
+        }
+        if sticky.len() >= 10_000 {
+            sticky.clear();
+        }
+        sticky.insert(conversation, access.label.clone());
+    }
+
+    /// Tells whether a request could be answered now.
+    pub(crate) async fn is_ready(self: &Arc<Self>, settings: &Settings) -> bool {
+        let route = self.route("", settings).await;
+        route.is_ok_and(|route| !route.credentials.is_empty())
+    }
+}
+
+/// Does something slow on another thread.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce(Handle) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let handle = Handle::current();
+    let done = tokio::task::spawn_blocking(move || work(handle)).await;
+    done.unwrap_or_else(|_| Err("the gateway failed at this request; its log says more".into()))
+}
+
+/// A hash that is the same in every run (FNV-1a).
+pub(crate) fn mix(seed: u64, bytes: &[u8]) -> u64 {
+    let start = seed ^ 0xcbf2_9ce4_8422_2325;
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Route {
+    /// The same with its first credential only, for what belongs to one account.
+    pub(crate) fn pinned(self: Arc<Self>) -> Arc<Self> {
+        if self.credentials.len() < 2 {
+            return self;
+        }
+        // By name, not by health: batches and files are seen by the account that made them.
+        let first = self.credentials.iter().min_by(|a, b| a.label.cmp(&b.label)).cloned();
+        Arc::new(Self { credentials: first.into_iter().collect(), ..(*self).clone() })
+    }
+}
+
+fn is_subscription(planned: &Planned) -> bool {
+    // A key that looks like a token is one, whatever it was stored as; its provider tells kinds
+    // apart by the beginning.
+    planned.payer == Payer::Subscription || planned.credential.kind != CredentialKind::ApiKey
+}
+
+/// The places that tell conversations apart, and with rules what the provider wants to see too.
+fn patterns(setup: &ProviderSetup, rules: bool) -> Patterns {
+    let reads = setup.info.reads.iter().map(AsRef::as_ref).filter(|_| rules);
+    let mut all: Vec<&str> = reads.filter(|read| *read != "/model").collect();
+    all.extend(["/model", "/metadata/user_id", "/system", "/tools", "/messages/0"]);
+    Patterns::new(&all)
+}
+
+fn why(setup: &ProviderSetup, selection: &Selection, held_back: usize, now: Timestamp) -> String {
+    if let Some((id, until)) = selection.soonest() {
+        let rest = remaining_text(Some(until.since(now)));
+        return format!("every credential for {} rests; the soonest is {id}, in {rest}", setup.id);
+    }
+    if held_back > 0 {
+        return format!(
+            "the credentials for {} belong to a subscription, which gateway.allowSubscription does \
+             not allow here; an API key is needed",
+            setup.id
+        );
+    }
+    format!("there is no usable credential for {}; `moltbot models status` says why", setup.id)
+}

@@ -1,0 +1,132 @@
+//! The bodies of replies, and of requests on their way on.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::relay::Relay;
+
+/// Why a reply breaks off: the connection ends with it, which is what tells the client.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a reply.
+pub(crate) enum DoorBody {
+    /// At hand.
+    Full(Option<Bytes>),
+    /// Passed on as it comes.
+    Relay(Box<Relay>),
+}
+
+impl DoorBody {
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self::Full(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for DoorBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Relay(relay) => relay.poll_next(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Relay(relay) => relay.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Relay(relay) => relay.size_hint(),
+        }
+    }
+}
+
+/// The body of a request on its way on: pieces at hand, or the client's own as it comes.
+pub(crate) enum OutBody {
+    Pieces { left: VecDeque<Bytes>, bytes: u64 },
+    Stream(Capped),
+}
+
+impl OutBody {
+    pub(crate) fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        let left: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let bytes = left.iter().map(|piece| piece.len() as u64).sum();
+        Self::Pieces { left, bytes }
+    }
+}
+
+impl Body for OutBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Pieces { left, bytes } => Poll::Ready(left.pop_front().map(|piece| {
+                *bytes -= piece.len() as u64;
+                Ok(Frame::data(piece))
+            })),
+            Self::Stream(capped) => Pin::new(capped).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Pieces { left, .. } => left.is_empty(),
+            Self::Stream(capped) => capped.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Pieces { bytes, .. } => SizeHint::with_exact(*bytes),
+            Self::Stream(capped) => capped.inner.size_hint(),
+        }
+    }
+}
+
+/// A client's body that breaks off when it grows too long.
+pub(crate) struct Capped {
+    inner: Incoming,
+    left: u64,
+}
+
+impl Capped {
+    pub(crate) fn new(inner: Incoming, most: u64) -> Self {
+        Self { inner, left: most }
+    }
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        let long = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match this.left.checked_sub(long) {
+            Some(left) => this.left = left,
+            None => return Poll::Ready(Some(Err("the upload is too long".into()))),
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}

@@ -1,0 +1,541 @@
+//! One request from the door to a reply of a service: credential after credential, until one
+//! answers or none is left (decision "Failure scope").
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::response::Parts;
+use hyper::{Method, StatusCode};
+use moltbot_core::{
+    ChatView, DecoderMode, Ended, Event, Exchange, Failure, FailureKind, Found, Header,
+    NetworkFault, Op, Origin, ProviderError, Scope, Splice, Text, Timestamp, redact,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::agent::{Access, Agent, Route};
+use super::body::{Capped, OutBody};
+use super::error::Refusal;
+use super::log::Ticket;
+use super::relay::Watch;
+use super::settings::Settings;
+use super::upstream::{Lost, Outgoing, Pool, Source};
+use crate::attempt::Unsent;
+use crate::http::Limits;
+
+/// Credentials asked for one request.
+const MOST_ATTEMPTS: u32 = 8;
+
+/// How much of a stream is held back while nothing of it can be told from a sign of life.
+const MOST_HELD: usize = 64 << 10;
+
+/// How much of an error is read before it is classified.
+const ERROR_BODY: usize = 64 << 10;
+const ERROR_BODY_MS: u64 = 10_000;
+
+/// Headers that concern one connection only (RFC 9110, 7.6.1), frame the body, or hold a
+/// credential.
+const NOT_FORWARDED: [&str; 16] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-api-key",
+    "x-moltbot-agent-id",
+];
+
+/// A request to be sent on.
+pub(crate) struct Job {
+    pub(crate) op: Op,
+    pub(crate) method: Method,
+    /// The path a client used, for what is passed through.
+    pub(crate) path: String,
+    pub(crate) query: String,
+    /// Without what is not forwarded.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: JobBody,
+    /// What tells its conversation from others.
+    pub(crate) conversation: Option<u64>,
+}
+
+/// The body of a request.
+pub(crate) enum JobBody {
+    /// At hand, hence sent again if need be.
+    Pieces(Vec<Bytes>),
+    /// Sent while it comes, hence once.
+    Stream(Option<Capped>),
+}
+
+/// What a service answered.
+pub(crate) struct Obtained {
+    pub(crate) parts: Parts,
+    pub(crate) held: VecDeque<Bytes>,
+    pub(crate) source: Option<Source>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) stream: bool,
+    pub(crate) changed: Vec<Text>,
+}
+
+/// Takes out of a client's headers what is not forwarded.
+pub(crate) fn clean(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all("connection")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+    for name in NOT_FORWARDED {
+        headers.remove(name);
+    }
+    headers.remove("x-moltbot-session-key");
+}
+
+/// Takes out of a reply's headers what frames it on that connection.
+pub(crate) fn clean_reply(headers: &mut HeaderMap) {
+    for name in ["connection", "keep-alive", "proxy-connection", "te", "trailer"] {
+        headers.remove(name);
+    }
+    for name in ["transfer-encoding", "upgrade", "proxy-authenticate"] {
+        headers.remove(name);
+    }
+}
+
+/// Sends requests on for one agent.
+pub(crate) struct Forward<'a> {
+    pub(crate) agent: &'a Arc<Agent>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) pool: &'a Arc<Pool>,
+}
+
+/// What came of one credential.
+enum Tried {
+    Answered(Box<Obtained>),
+    Failed(Failure, Option<Box<Obtained>>, Option<Lost>),
+    Unsent(Unsent),
+}
+
+impl Forward<'_> {
+    /// Asks one credential after the other.
+    pub(crate) async fn obtain(
+        &self,
+        mut route: Arc<Route>,
+        raw: &str,
+        job: &mut Job,
+        found: &[Found<'_>],
+        ticket: &mut Ticket,
+    ) -> Result<Obtained, Refusal> {
+        if route.credentials.is_empty() && route.resting.is_some() {
+            route = self.wait(route, raw).await?;
+        }
+        if route.credentials.is_empty() {
+            return Err(none(&route, self.agent.engine.now()));
+        }
+        let mut queue: VecDeque<Arc<Access>> = match job.conversation {
+            Some(conversation) => self.agent.arrange(&route, conversation).into(),
+            None => route.credentials.clone().into(),
+        };
+        let (mut moved, mut reread) = (false, false);
+        let mut last: Option<Obtained> = None;
+        let mut words = String::new();
+        let mut fault = None;
+        while let Some(access) = queue.pop_front() {
+            let access = match access.renew {
+                true => self.renewed(&access, raw, false).await.unwrap_or(access),
+                false => access,
+            };
+            ticket.attempts += 1;
+            ticket.source = access.label.clone();
+            let started = self.agent.engine.now();
+            let (failure, answer, lost) = match self.attempt(&route, &access, job, found).await {
+                Tried::Answered(obtained) => {
+                    let account = || {
+                        let provider = self.agent.setup(&route).entry.provider;
+                        provider.observe(&view(&obtained.parts.headers), started).account
+                    };
+                    self.agent.reward(&access, account, started);
+                    if let Some(conversation) = job.conversation {
+                        self.agent.stick(conversation, &access);
+                    }
+                    return Ok(*obtained);
+                }
+                Tried::Unsent(Unsent::Invalid(message)) => return Err(Refusal::invalid(message)),
+                Tried::Unsent(
+                    Unsent::Credential(why) | Unsent::Origin(why) | Unsent::Plugin(why),
+                ) => {
+                    words = redact(&why).into_owned();
+                    continue;
+                }
+                Tried::Failed(failure, answer, lost) => (failure, answer, lost),
+            };
+            ticket.trouble = Some(failure.kind.as_str().into());
+            if let Some(answer) = answer {
+                last = Some(*answer);
+            }
+            if let Some(lost) = lost {
+                words = lost.message;
+                fault = Some(lost.fault);
+            }
+            let of_login = failure.kind == FailureKind::Auth && access.rereads;
+            if of_login
+                && !std::mem::replace(&mut reread, true)
+                && let Some(fresh) = self.renewed(&access, raw, true).await
+            {
+                queue.push_front(fresh);
+                continue;
+            }
+            self.agent.punish(&route, &access, &failure, started);
+            if matches!(job.body, JobBody::Stream(_)) || ticket.attempts >= MOST_ATTEMPTS {
+                break;
+            }
+            match failure.scope {
+                Scope::Profile | Scope::ProfileModel => {}
+                Scope::Request | Scope::Model => break,
+                // Another account may be served by another part of the service: worth one try,
+                // unless there was no way there, or it has cost a client's patience already.
+                _ if moved || fault.is_some() => break,
+                _ => moved = true,
+            }
+        }
+        if let Some(answer) = last {
+            return Ok(answer);
+        }
+        match fault {
+            Some(NetworkFault::Timeout) => {
+                Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", words))
+            }
+            _ => Err(Refusal::upstream(words)),
+        }
+    }
+
+    /// Waits until the first profile has rested, if that is soon.
+    async fn wait(&self, route: Arc<Route>, raw: &str) -> Result<Arc<Route>, Refusal> {
+        let Some((_, until)) = &route.resting else { return Ok(route) };
+        let wait = u64::try_from(until.since(self.agent.engine.now())).unwrap_or(0);
+        if wait > self.settings.max_wait_ms {
+            return Ok(route);
+        }
+        tokio::time::sleep(Duration::from_millis(wait + 1)).await;
+        self.agent.route(raw, self.settings).await.map_err(Refusal::not_found)
+    }
+
+    /// Renews a login and returns what it is now, if it is another.
+    async fn renewed(&self, access: &Access, raw: &str, force: bool) -> Option<Arc<Access>> {
+        if !self.agent.renew(access, force).await {
+            return None;
+        }
+        let route = self.agent.route(raw, self.settings).await.ok()?;
+        let fresh = route.credentials.iter().find(|fresh| fresh.label == access.label)?;
+        let differs = fresh.credential.secret() != access.credential.secret();
+        differs.then(|| fresh.clone())
+    }
+
+    async fn attempt(
+        &self,
+        route: &Route,
+        access: &Access,
+        job: &mut Job,
+        found: &[Found<'_>],
+    ) -> Tried {
+        let engine = &self.agent.engine;
+        let (out, changed) = match self.prepare(route, access, job, found) {
+            Ok(ready) => ready,
+            Err(unsent) => return Tried::Unsent(unsent),
+        };
+        let provider = self.agent.setup(route).entry.provider;
+        let limits = engine.limits;
+        let (parts, source) = match self.pool.send(&engine.host.http, out, limits).await {
+            Ok(reply) => reply,
+            Err(lost) => {
+                let failure = provider.failure(&lost.ended(), engine.now());
+                return Tried::Failed(failure, None, Some(lost));
+            }
+        };
+        let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let stream = kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream");
+        let readable = parts.headers.get(CONTENT_ENCODING).is_none_or(|e| e == "identity");
+        let watched = readable && job.op == Op::Messages;
+        let good = parts.status.is_success();
+        let watch = (watched && good).then(|| Watch::new(provider.decoder(DecoderMode::Observe)));
+        let mut obtained =
+            Obtained { parts, held: VecDeque::new(), source: Some(source), watch, stream, changed };
+        let ended = match () {
+            () if obtained.parts.status.is_redirection() => {
+                // Followed by the client it would carry the gateway's token to somebody else.
+                let message = "the service answered with a redirect, which is not followed".into();
+                let lost = Lost { fault: NetworkFault::Other, message };
+                let failure = provider.failure(&lost.ended(), engine.now());
+                return Tried::Failed(failure, None, Some(lost));
+            }
+            () if !good => Some(obtained.refusal().await),
+            () if stream && obtained.watch.is_some() => match obtained.begin(limits).await {
+                Ok(ended) => ended,
+                Err(lost) => {
+                    let failure = provider.failure(&lost.ended(), engine.now());
+                    return Tried::Failed(failure, None, Some(lost));
+                }
+            },
+            () => None,
+        };
+        match ended {
+            None => Tried::Answered(Box::new(obtained)),
+            Some(ended) => {
+                let failure = provider.failure(&ended, engine.now());
+                Tried::Failed(failure, Some(Box::new(obtained)), None)
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        route: &Route,
+        access: &Access,
+        job: &mut Job,
+        found: &[Found<'_>],
+    ) -> Result<(Outgoing, Vec<Text>), Unsent> {
+        let setup = self.agent.setup(route);
+        let sent = view(&job.headers);
+        let chat = ChatView {
+            op: job.op,
+            origin: Origin::Forwarded,
+            base_url: setup.base_url.as_str().into(),
+            path: job.path.as_str().into(),
+            query: job.query.as_str().into(),
+            headers: sent.as_slice().into(),
+            extra: route.extra.as_slice().into(),
+            model: route.model.model.as_str().into(),
+            params: std::borrow::Cow::Borrowed(&route.params),
+            found: found.into(),
+            body: None,
+        };
+        let now = self.agent.engine.now();
+        let exchange = setup.entry.provider.request(&chat, &access.view, now)?;
+        let Exchange::Http { url, set, drop, splices, replace: None, changed, .. } = exchange
+        else {
+            return Err(Unsent::Plugin("it wants more than a request that is forwarded".into()));
+        };
+        let target = self.pool.target(&url, &setup.origins)?;
+        let mut headers = job.headers.clone();
+        for name in &drop {
+            headers.remove(name.as_ref());
+        }
+        for (name, slot) in &set {
+            let value = slot.fill(&access.credential).map_err(|error| match error {
+                ProviderError::Credential { message } => Unsent::Credential(message),
+                other => Unsent::Plugin(other.to_string()),
+            })?;
+            insert(&mut headers, name, value.expose())?;
+        }
+        for (name, value) in &access.headers {
+            insert(&mut headers, name, value.expose())?;
+        }
+        let body = match &mut job.body {
+            JobBody::Stream(stream) => match stream.take() {
+                Some(stream) => OutBody::Stream(stream),
+                None => OutBody::pieces([]),
+            },
+            JobBody::Pieces(pieces) if splices.is_empty() => {
+                OutBody::pieces(pieces.iter().cloned())
+            }
+            JobBody::Pieces(pieces) => OutBody::pieces(cut(pieces, &splices, found)?),
+        };
+        Ok((Outgoing { method: job.method.clone(), target, headers, body }, changed))
+    }
+}
+
+impl Obtained {
+    /// Reads what tells why the service refused; the rest, if it is long, is passed on unread.
+    async fn refusal(&mut self) -> Ended {
+        let mut read = 0;
+        let until = Instant::now() + Duration::from_millis(ERROR_BODY_MS);
+        while let Some(source) = self.source.as_mut().filter(|_| read < ERROR_BODY) {
+            match timeout_at(until, source.next()).await {
+                Ok(Some(Ok(piece))) => {
+                    read += piece.len();
+                    self.held.push_back(piece);
+                }
+                // What broke off is passed on as far as it came: the status is known.
+                Ok(Some(Err(_)) | None) | Err(_) => {
+                    self.parts.headers.remove("content-length");
+                    self.source = None;
+                }
+            }
+        }
+        let mut body = Vec::with_capacity(read);
+        self.held.iter().for_each(|piece| body.extend_from_slice(piece));
+        body.truncate(ERROR_BODY);
+        let headers = owned(&self.parts.headers);
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ended::Http { status: self.parts.status.as_u16(), headers, body }
+    }
+
+    /// Holds a stream back until its first event that is more than a sign of life; an error there
+    /// is an end that somebody else may still make good.
+    async fn begin(&mut self, limits: Limits) -> Result<Option<Ended>, Lost> {
+        let mut read = 0;
+        let patience = Duration::from_millis(limits.first_byte_ms);
+        let until = Instant::now() + patience;
+        while let (Some(source), Some(watch)) = (&mut self.source, &mut self.watch) {
+            let idle = Duration::from_millis(limits.idle_ms);
+            let piece = match timeout(idle, source.next()).await {
+                Ok(Some(Ok(piece))) => piece,
+                Ok(Some(Err(error))) => {
+                    let message = format!("the stream broke off before it began: {error}");
+                    return Err(Lost { fault: NetworkFault::Broken, message });
+                }
+                Ok(None) => {
+                    self.source = None;
+                    break;
+                }
+                Err(_) => {
+                    let message = "the service began a stream and sent nothing".into();
+                    return Err(Lost { fault: NetworkFault::Timeout, message });
+                }
+            };
+            read += piece.len();
+            let mut verdict = None;
+            for event in watch.push(&piece) {
+                match event {
+                    Event::Ping { .. } => {}
+                    Event::Error { kind, message, body, .. } => {
+                        let headers = owned(&self.parts.headers);
+                        let (kind, message) = (kind.clone(), message.clone());
+                        let body = body.clone();
+                        verdict = Some(Some(Ended::Event { kind, message, body, headers }));
+                        break;
+                    }
+                    _ => {
+                        verdict = Some(None);
+                        break;
+                    }
+                }
+            }
+            self.held.push_back(piece);
+            if let Some(verdict) = verdict {
+                return Ok(verdict);
+            }
+            // A client must hear something in the end: from here on its reply is this one.
+            if read > MOST_HELD || Instant::now() > until {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Unsent> {
+    let odd = || Unsent::Credential(format!("the value for the header {name} cannot be sent"));
+    let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| odd())?;
+    headers.insert(key, HeaderValue::from_str(value).map_err(|_| odd())?);
+    Ok(())
+}
+
+/// Shows headers to a provider; those that are no text stay unseen.
+fn view(headers: &HeaderMap) -> Vec<Header<'_>> {
+    let mut out = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        if let Ok(value) = std::str::from_utf8(value.as_bytes()) {
+            out.push(Header::new(name.as_str(), value));
+        }
+    }
+    out
+}
+
+fn owned(headers: &HeaderMap) -> Vec<Header<'static>> {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        Header::new(name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    headers.iter().map(line).collect()
+}
+
+/// Applies splices without copying what they leave alone. The same checks as [`splice`]: ascending,
+/// disjoint, within what was read.
+///
+/// [`splice`]: moltbot_core::splice
+fn cut(pieces: &[Bytes], splices: &[Splice], found: &[Found<'_>]) -> Result<Vec<Bytes>, Unsent> {
+    // Places count from the start of the body; only its first piece was read.
+    let Some(body) = pieces.first().cloned() else { return Ok(Vec::new()) };
+    let mut out = Vec::with_capacity(splices.len() * 2 + pieces.len());
+    let mut done = 0;
+    for Splice { span, text } in splices {
+        let readable =
+            found.iter().any(|found| found.span.start <= span.start && span.end <= found.span.end);
+        if span.start < done || span.end < span.start || span.end > body.len() || !readable {
+            let message = format!("a change of bytes {}..{} is not allowed", span.start, span.end);
+            return Err(Unsent::Plugin(message));
+        }
+        out.push(body.slice(done..span.start));
+        out.push(Bytes::copy_from_slice(text.as_bytes()));
+        done = span.end;
+    }
+    out.push(body.slice(done..));
+    out.extend(pieces.iter().skip(1).cloned());
+    Ok(out)
+}
+
+fn none(route: &Route, now: Timestamp) -> Refusal {
+    let Some((_, until)) = &route.resting else {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Refusal::new(status, "api_error", route.why.clone());
+    };
+    let wait = u64::try_from(until.since(now)).unwrap_or(0).div_ceil(1_000);
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", route.why.clone())
+        .retry_after(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moltbot_core::Span;
+
+    #[test]
+    fn splices_leave_everything_else_in_place() {
+        let pieces =
+            vec![Bytes::from_static(b"{\"model\":\"a\",\"x\":"), Bytes::from_static(b"1}")];
+        let found =
+            [Found { path: "/model".into(), span: Span::new(9, 12), value: "\"a\"".into() }];
+        let change = |start, end| Splice { span: Span::new(start, end), text: "\"b\"".into() };
+        let out = cut(&pieces, &[change(9, 12)], &found).unwrap().concat();
+        assert_eq!(out, b"{\"model\":\"b\",\"x\":1}");
+        for bad in [change(8, 12), change(9, 99), change(12, 9)] {
+            assert!(cut(&pieces, &[bad], &found).is_err());
+        }
+    }
+
+    #[test]
+    fn credentials_and_framing_are_not_forwarded() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer FAKE"),
+            ("x-api-key", "FAKE"),
+            ("cookie", "a=b"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("content-length", "4"),
+            ("anthropic-beta", "b,a"),
+            ("x-stainless-lang", "js"),
+            ("x-unknown", "kept"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        clean(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["anthropic-beta", "x-stainless-lang", "x-unknown"]);
+    }
+}

@@ -1,0 +1,536 @@
+//! From a request's head to its handler: who asks, for what, in whose language (spec 06).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use moltbot_core::{Op, RecordId};
+
+use super::access::{check, check_content, find};
+use super::agent::{Agent, mix};
+use super::body::{Capped, DoorBody};
+use super::error::{Refusal, Shape};
+use super::forward::{Forward, Job, JobBody, Obtained, clean, clean_reply};
+use super::log::Ticket;
+use super::relay::{Breaking, Relay};
+use super::shared::{Shared, State};
+use super::upstream::Pool;
+use super::{access, models};
+use crate::scan::{Patterns, ScanOptions, scan};
+
+/// One worker's door.
+pub(crate) struct Door {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Arc<Pool>,
+    /// Makes the ids of requests differ; nothing depends on nobody guessing them.
+    random: AtomicU64,
+    model_only: Patterns,
+    nobody: Arc<str>,
+}
+
+/// What a path stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Root,
+    Health,
+    Ready,
+    Metrics,
+    Messages,
+    CountTokens,
+    Models,
+    Model,
+    /// Batches and files.
+    Through,
+    ChatCompletions,
+    Nowhere,
+}
+
+impl Place {
+    fn of(path: &str) -> Self {
+        match path {
+            "/" => Self::Root,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/v1/messages" => Self::Messages,
+            "/v1/messages/count_tokens" => Self::CountTokens,
+            "/v1/models" => Self::Models,
+            "/v1/messages/batches" | "/v1/files" => Self::Through,
+            "/v1/chat/completions" => Self::ChatCompletions,
+            _ if path.starts_with("/v1/messages/batches/") || path.starts_with("/v1/files/") => {
+                Self::Through
+            }
+            _ if path.strip_prefix("/v1/models/").is_some_and(|id| !id.is_empty()) => Self::Model,
+            _ => Self::Nowhere,
+        }
+    }
+
+    /// The method it wants, if it wants one.
+    fn method(&self) -> Option<&'static str> {
+        match self {
+            Self::Messages | Self::CountTokens | Self::ChatCompletions => Some("POST"),
+            Self::Health | Self::Ready | Self::Metrics | Self::Models | Self::Model => Some("GET"),
+            Self::Root => Some("HEAD"),
+            Self::Through | Self::Nowhere => None,
+        }
+    }
+}
+
+/// What is known of a request before its body is read.
+pub(crate) struct Asked<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) token: &'a access::Token,
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) shape: Shape,
+}
+
+impl Door {
+    pub(crate) fn new(shared: Arc<Shared>, seed: u64) -> Self {
+        Self {
+            shared,
+            pool: Arc::default(),
+            random: AtomicU64::new(seed),
+            model_only: Patterns::new(&["/model"]),
+            nobody: "-".into(),
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn serve(
+        &self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<DoorBody> {
+        let (head, body) = request.into_parts();
+        // A body without a length ends the connection, so that two readings of its end cannot
+        // make one request of it and another of what follows.
+        let unsized_body = head.headers.contains_key(TRANSFER_ENCODING);
+        let mut response = self.answer(local, peer, head, body).await;
+        if unsized_body || self.shared.is_draining() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answer(
+        &self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        mut head: Parts,
+        body: Incoming,
+    ) -> Response<DoorBody> {
+        let place = Place::of(head.uri.path());
+        if place == Place::Health && head.method == Method::GET {
+            return json_response(Bytes::from_static(b"{\"ok\":true}"));
+        }
+        let now = self.shared.clock.now();
+        let random = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let id = RecordId::new(now, random >> 12).to_string();
+        let ours = ["anthropic-version", "x-api-key"];
+        let openai_client = !ours.iter().any(|name| head.headers.contains_key(*name));
+        let shape = match place {
+            Place::ChatCompletions => Shape::OpenAi,
+            Place::Models | Place::Model if openai_client => Shape::OpenAi,
+            _ => Shape::Messages,
+        };
+        let mut ticket = Some(Ticket {
+            journal: self.shared.journal.clone(),
+            id: id.clone(),
+            started: Instant::now(),
+            method: head.method.clone(),
+            path: head.uri.path().to_string(),
+            token: self.nobody.clone(),
+            agent: self.nobody.clone(),
+            model: self.nobody.clone(),
+            source: self.nobody.clone(),
+            status: 0,
+            attempts: 0,
+            bytes: 0,
+            usage: None,
+            info: None,
+            trouble: None,
+            done: false,
+            admitted: None,
+        });
+        let state = self.shared.state();
+        let answered = match self.admit(&state, local, peer, &place, &head, shape, &mut ticket) {
+            Ok(asked) => self.handle(&asked, place, &mut head, body, &mut ticket).await,
+            Err(refusal) => Err(refusal),
+        };
+        let mut response = answered.unwrap_or_else(|refusal| {
+            if let Some(ticket) = &mut ticket {
+                ticket.trouble = Some(refusal.kind.to_string());
+            }
+            refusal.response(shape, Some(&id))
+        });
+        if let Some(mut ticket) = ticket {
+            ticket.status = response.status().as_u16();
+            ticket.done = true;
+        }
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("x-moltbot-request-id", value);
+        }
+        response
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything a request's head consists of")]
+    fn admit<'s>(
+        &self,
+        state: &'s State,
+        local: SocketAddr,
+        peer: SocketAddr,
+        place: &Place,
+        head: &Parts,
+        shape: Shape,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<Asked<'s>, Refusal> {
+        check(&state.settings, local, &head.uri, &head.headers)?;
+        let hidden = *place == Place::ChatCompletions && !state.settings.chat_completions;
+        if hidden {
+            return Err(nowhere(head.uri.path()));
+        }
+        let now = self.shared.clock.now();
+        let wait = |message| {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).retry_after(60)
+        };
+        if self.shared.failures.is_barred(peer.ip(), now) {
+            return Err(wait("too many wrong tokens from this address"));
+        }
+        let Some(token) = find(&state.tokens, &head.headers) else {
+            if self.shared.failures.note(peer.ip(), now) {
+                return Err(wait("too many wrong tokens from this address"));
+            }
+            return Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                "invalid gateway token; `moltbot gateway env` prints what a client needs",
+            ));
+        };
+        let wanted = head.headers.get("x-moltbot-agent-id");
+        let wanted = wanted.map(|name| name.to_str().unwrap_or_default());
+        let agent = state.agent(token, wanted)?;
+        if let Some(ticket) = ticket {
+            ticket.token = token.name.clone();
+            ticket.agent = agent.name.clone();
+            ticket.admitted = Some(token.admit(now)?);
+        }
+        if *place == Place::Nowhere {
+            return Err(nowhere(head.uri.path()));
+        }
+        let get = *place == Place::Root && head.method == Method::GET;
+        if let Some(method) = place.method()
+            && head.method.as_str() != method
+            && !get
+        {
+            let text = format!("{} takes {method} only", head.uri.path());
+            let mut refusal =
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", text);
+            refusal.allow = Some(method);
+            return Err(refusal);
+        }
+        Ok(Asked { state, token, agent, shape })
+    }
+
+    async fn handle(
+        &self,
+        asked: &Asked<'_>,
+        place: Place,
+        head: &mut Parts,
+        body: Incoming,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<Response<DoorBody>, Refusal> {
+        match place {
+            Place::Root => Ok(Response::new(DoorBody::full(Bytes::new()))),
+            Place::Ready => match asked.agent.is_ready(&asked.state.settings).await {
+                true => Ok(json_response(Bytes::from_static(b"{\"ready\":true}"))),
+                false => {
+                    let text = format!("agent {} has no usable credential", asked.agent.name);
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    Err(Refusal::new(status, "api_error", text).retry_after(5))
+                }
+            },
+            Place::Metrics => {
+                let text = Bytes::from(self.shared.journal.metrics());
+                let mut response = Response::new(DoorBody::full(text));
+                let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                Ok(response)
+            }
+            Place::Messages => self.messages(asked, Op::Messages, head, body, ticket).await,
+            Place::CountTokens => self.messages(asked, Op::CountTokens, head, body, ticket).await,
+            Place::Models | Place::Model
+                if asked.shape == Shape::OpenAi || asked.token.access.models.is_some() =>
+            {
+                models::answer(asked, head.uri.path()).map(json_response)
+            }
+            Place::Models => self.through(asked, Op::Models, head, None, ticket).await,
+            Place::Model => self.through(asked, Op::PassThrough, head, None, ticket).await,
+            Place::Through => {
+                if asked.token.access.models.is_some() {
+                    return Err(Refusal::forbidden(
+                        "this token is limited to some models, hence has no batches and files",
+                    ));
+                }
+                let multipart = head.uri.path() == "/v1/files" && head.method == Method::POST;
+                check_content(&head.method, &head.headers, multipart, !body.is_end_stream())?;
+                let most = self.shared.tuning.max_upload;
+                if length(head).is_some_and(|length| length > most) {
+                    return Err(too_large(most));
+                }
+                let body = Capped::new(body, most);
+                self.through(asked, Op::PassThrough, head, Some(body), ticket).await
+            }
+            Place::Health | Place::Nowhere | Place::ChatCompletions => {
+                Err(nowhere(head.uri.path()))
+            }
+        }
+    }
+
+    /// The Messages API itself: bytes in, bytes out.
+    async fn messages(
+        &self,
+        asked: &Asked<'_>,
+        op: Op,
+        head: &mut Parts,
+        body: Incoming,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<Response<DoorBody>, Refusal> {
+        check_content(&head.method, &head.headers, false, true)?;
+        let pieces = self.receive(head, body).await?;
+        self.forward_body(asked, op, head, pieces, ticket).await?.into_response(asked, ticket)
+    }
+
+    /// Sends a Messages body on, whoever wrote it.
+    pub(crate) async fn forward_body(
+        &self,
+        asked: &Asked<'_>,
+        op: Op,
+        head: &mut Parts,
+        mut pieces: Vec<Bytes>,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<Obtained, Refusal> {
+        let raw = match self.model_of(&pieces) {
+            Some(raw) => raw,
+            None => {
+                join(&mut pieces);
+                self.model_or_why(&pieces, head)?
+            }
+        };
+        let limited = asked.token.access.models.is_some();
+        let route = asked.agent.route(&raw, &asked.state.settings).await;
+        let route = route.map_err(Refusal::not_found)?;
+        if !asked.token.allows(&[&raw, &route.label, &route.model.model]) {
+            let text = format!("this token may not ask for the model {raw}");
+            return Err(Refusal::forbidden(text));
+        }
+        let session = head.headers.get("x-moltbot-session-key").map(|key| mix(1, key.as_bytes()));
+        let several = route.credentials.len() > 1;
+        let whole = route.rules || limited || (several && session.is_none());
+        if whole {
+            join(&mut pieces);
+        }
+        let first = pieces.first().cloned().unwrap_or_default();
+        let patterns = if whole { &route.patterns } else { &self.model_only };
+        let options = ScanOptions {
+            refuse_duplicates: route.rules || limited,
+            stop_early: !route.rules && !limited,
+            ..ScanOptions::default()
+        };
+        let found =
+            scan(&first, patterns, options).map_err(|error| Refusal::invalid(error.to_string()))?;
+        let conversation = session.or_else(|| several.then(|| conversation(&found)));
+        let mut headers = std::mem::take(&mut head.headers);
+        clean(&mut headers);
+        let mut job = Job {
+            op,
+            method: Method::POST,
+            path: String::new(),
+            query: head.uri.query().unwrap_or_default().to_string(),
+            headers,
+            body: JobBody::Pieces(pieces),
+            conversation,
+        };
+        let ticket = ticket.as_mut().expect("handed over only with a reply");
+        ticket.model = route.label.clone();
+        ticket.info = route.info.clone();
+        let (settings, pool) = (&asked.state.settings, &self.pool);
+        let forward = Forward { agent: &asked.agent, settings, pool };
+        forward.obtain(route, &raw, &mut job, &found, ticket).await
+    }
+
+    /// Lists, batches and files: as they are, with one credential that does not change.
+    async fn through(
+        &self,
+        asked: &Asked<'_>,
+        op: Op,
+        head: &mut Parts,
+        body: Option<Capped>,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<Response<DoorBody>, Refusal> {
+        let route = asked.agent.route("", &asked.state.settings).await;
+        let route = route.map_err(Refusal::not_found)?;
+        let mut headers = std::mem::take(&mut head.headers);
+        clean(&mut headers);
+        let path = match op {
+            Op::PassThrough => format!("{} {}", head.method, head.uri.path()),
+            _ => String::new(),
+        };
+        let mut job = Job {
+            op,
+            method: head.method.clone(),
+            path,
+            query: head.uri.query().unwrap_or_default().to_string(),
+            headers,
+            body: match body {
+                Some(body) => JobBody::Stream(Some(body)),
+                None => JobBody::Pieces(Vec::new()),
+            },
+            conversation: None,
+        };
+        let sent = ticket.as_mut().expect("handed over only with a reply");
+        let (settings, pool) = (&asked.state.settings, &self.pool);
+        let forward = Forward { agent: &asked.agent, settings, pool };
+        let route = if op == Op::Models { route } else { route.pinned() };
+        let obtained = forward.obtain(route, "", &mut job, &[], sent).await?;
+        obtained.into_response(asked, ticket)
+    }
+
+    /// Reads a body whole, as the pieces it came in.
+    pub(crate) async fn receive(
+        &self,
+        head: &Parts,
+        mut body: Incoming,
+    ) -> Result<Vec<Bytes>, Refusal> {
+        let most = self.shared.tuning.max_body;
+        if length(head).is_some_and(|length| length > most as u64) {
+            return Err(too_large(most as u64));
+        }
+        let idle = Duration::from_millis(self.shared.tuning.body_idle_ms);
+        let mut pieces = Vec::new();
+        let mut read = 0;
+        loop {
+            let frame = match tokio::time::timeout(idle, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => return Ok(pieces),
+                Ok(Some(Err(_))) => {
+                    return Err(Refusal::invalid("the body of the request broke off").closing());
+                }
+                Err(_) => {
+                    let text = "the body of the request did not arrive in time";
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    return Err(Refusal::new(status, "timeout_error", text).closing());
+                }
+            };
+            if let Ok(piece) = frame.into_data() {
+                read += piece.len();
+                if read > most {
+                    return Err(too_large(most as u64));
+                }
+                pieces.push(piece);
+            }
+            if body.is_end_stream() {
+                return Ok(pieces);
+            }
+        }
+    }
+
+    fn model_of(&self, pieces: &[Bytes]) -> Option<String> {
+        let options = ScanOptions { stop_early: true, ..ScanOptions::default() };
+        let found = scan(pieces.first()?, &self.model_only, options).ok()?;
+        serde_json::from_str(&found.first()?.value).ok()
+    }
+
+    fn model_or_why(&self, pieces: &[Bytes], head: &Parts) -> Result<String, Refusal> {
+        if let Some(encoding) = head.headers.get("content-encoding") {
+            let text = format!("a body encoded as {encoding:?} is not read; send it as it is");
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Refusal::new(status, "invalid_request_error", text));
+        }
+        let options = ScanOptions { stop_early: true, ..ScanOptions::default() };
+        let body = pieces.first().map_or(&b""[..], |body| body);
+        let found = scan(body, &self.model_only, options)
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        let missing = || Refusal::invalid("model: Field required");
+        let value = &found.first().ok_or_else(missing)?.value;
+        serde_json::from_str(value)
+            .map_err(|_| Refusal::invalid("model: Input should be a valid string"))
+    }
+}
+
+impl Obtained {
+    /// Passes a service's reply on.
+    pub(crate) fn into_response(
+        self,
+        asked: &Asked<'_>,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<Response<DoorBody>, Refusal> {
+        let Obtained { mut parts, held, source, watch, stream, changed } = self;
+        let mut ticket = ticket.take().expect("handed over once");
+        clean_reply(&mut parts.headers);
+        parts.extensions.clear();
+        ticket.status = parts.status.as_u16();
+        if parts.status.is_success() {
+            ticket.trouble = None;
+        }
+        if !changed.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&changed.join(", "))
+        {
+            parts.headers.insert("x-moltbot-changed", value);
+        }
+        // A stream of known length cannot grow by an error event.
+        let grows = stream && !parts.headers.contains_key(CONTENT_LENGTH);
+        let breaking = if grows { Breaking::Event } else { Breaking::Abort };
+        let idle_ms = asked.agent.engine.limits.idle_ms;
+        let relay = Relay::new(held, source, watch, breaking, idle_ms, ticket);
+        Ok(Response::from_parts(parts, DoorBody::Relay(Box::new(relay))))
+    }
+}
+
+/// Tells conversations apart: by the user the client names, else by what stays the same in it.
+fn conversation(found: &[moltbot_core::Found<'_>]) -> u64 {
+    let user = found.iter().find(|place| place.path == "/metadata/user_id");
+    if let Some(user) = user {
+        return mix(2, user.value.as_bytes());
+    }
+    let stable = ["/system", "/tools", "/messages/0"];
+    let stable = found.iter().filter(|place| stable.contains(&place.path.as_ref()));
+    stable.fold(3, |hash, place| mix(hash, place.value.as_bytes()))
+}
+
+fn join(pieces: &mut Vec<Bytes>) {
+    if pieces.len() < 2 {
+        return;
+    }
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+    *pieces = vec![whole.freeze()];
+}
+
+fn length(head: &Parts) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(most: u64) -> Refusal {
+    let text = format!("the body is longer than {} MiB", most >> 20);
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", text).closing()
+}
+
+fn nowhere(path: &str) -> Refusal {
+    let path: String = path.chars().take(200).collect();
+    Refusal::not_found(format!("there is no {path} on this gateway"))
+}
+
+pub(crate) fn json_response(body: Bytes) -> Response<DoorBody> {
+    let mut response = Response::new(DoorBody::full(body));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

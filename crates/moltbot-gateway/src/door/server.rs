@@ -1,0 +1,353 @@
+//! Listeners, threads and connections, and the background work: stores read and written.
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use moltbot_profiles::StoreError;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+use super::agent::Agent;
+use super::log::Journal;
+use super::serve::Door;
+use super::settings::{Settings, Tuning};
+use super::shared::{Shared, State};
+use crate::engine::Engine;
+
+/// The most header lines of a request, and the most bytes that are buffered of one connection.
+const MOST_HEADERS: usize = 100;
+const READ_BUFFER: usize = 128 << 10;
+
+/// How often stores are written, and every how many of these rounds they are read again.
+const ROUND_MS: u64 = 1_000;
+const ROUNDS_PER_READ: u32 = 5;
+
+/// Why a gateway did not start.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// A store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gives no thread, event loop or socket.
+    #[error("The gateway cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running gateway. Dropping it ends every connection; [`drain`](Self::drain) first lets
+/// requests end.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    open: Arc<AtomicUsize>,
+    stop: watch::Sender<Stop>,
+    threads: Vec<JoinHandle<()>>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// How far stopping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    Running,
+    Draining,
+    Now,
+}
+
+impl Gateway {
+    /// Reads the agents' stores and starts to serve on the listeners given. `log` takes one line
+    /// per request; `None` writes none.
+    ///
+    /// # Errors
+    /// A store that cannot be read, or what the system refuses; nothing was served then.
+    pub fn start(
+        listeners: Vec<TcpListener>,
+        settings: Settings,
+        agents: Vec<Engine>,
+        tuning: Tuning,
+        log: Option<Box<dyn Write + Send>>,
+    ) -> Result<Self, GatewayError> {
+        let keeper = runtime()?;
+        let agents = keeper.block_on(open(agents))?;
+        let clock = match agents.first() {
+            Some(agent) => agent.engine.host.clock.clone(),
+            None => Arc::new(crate::clock::SystemClock),
+        };
+        let journal = Arc::new(Journal::new(log.is_some()));
+        let state = State::new(settings, agents, None);
+        let shared = Arc::new(Shared::new(state, clock, journal, tuning));
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let (stop, stopped) = watch::channel(Stop::Running);
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut gateway = Self { shared, open, stop, threads: Vec::new(), addresses };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if tuning.workers == 0 { cores.div_ceil(2) } else { tuning.workers };
+        let (doors, receivers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let mut listeners = Some(listeners);
+        for (number, receiver) in receivers.into_iter().enumerate() {
+            let mut seed = [0; 8];
+            getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+            let worker = Worker {
+                door: Arc::new(Door::new(gateway.shared.clone(), u64::from_le_bytes(seed))),
+                open: gateway.open.clone(),
+                stopped: stopped.clone(),
+            };
+            // The first one also accepts, for all.
+            let accept = listeners.take().map(|listeners| (listeners, doors.clone()));
+            let runtime = runtime()?;
+            let accept = match accept {
+                Some((listeners, doors)) => {
+                    let _inside = runtime.enter();
+                    let listeners = listeners.into_iter().map(listen).collect::<io::Result<_>>()?;
+                    Some((listeners, doors))
+                }
+                None => None,
+            };
+            gateway.spawn(&format!("door-{number}"), move || {
+                runtime.block_on(worker.run(receiver, accept));
+            })?;
+        }
+        drop(doors);
+        let shared = gateway.shared.clone();
+        gateway.spawn("keeper", move || keeper.block_on(keep(shared, stopped, log)))?;
+        Ok(gateway)
+    }
+
+    /// Returns the addresses it listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Takes over another config. Requests under way end under the old one; if a store cannot be
+    /// read, everything stays as it is.
+    ///
+    /// # Errors
+    /// Says which store cannot be read.
+    pub fn replace(&self, settings: Settings, agents: Vec<Engine>) -> Result<(), GatewayError> {
+        let agents = runtime()?.block_on(open(agents))?;
+        let state = State::new(settings, agents, Some(&self.shared.state()));
+        self.shared.replace(state);
+        Ok(())
+    }
+
+    /// Accepts nothing more, lets requests end for as long as `patience`, writes what is left to
+    /// be written, and ends. Returns how many connections had to be cut.
+    pub fn drain(mut self, patience: Duration) -> usize {
+        self.shared.drain();
+        // Nobody listening any more is what it is about.
+        let _ = self.stop.send(Stop::Draining);
+        let until = Instant::now() + patience;
+        while self.open.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let cut = self.open.load(Ordering::Acquire);
+        self.end();
+        cut
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name.into()).spawn(run)?);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let _ = self.stop.send(Stop::Now);
+        for thread in self.threads.drain(..) {
+            // A panic there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn listen(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+async fn open(engines: Vec<Engine>) -> Result<Vec<Agent>, StoreError> {
+    let mut agents = Vec::with_capacity(engines.len());
+    for engine in engines {
+        agents.push(Agent::open(engine).await?);
+    }
+    Ok(agents)
+}
+
+type Accepted = (std::net::TcpStream, SocketAddr);
+
+/// One thread with an event loop of its own.
+struct Worker {
+    door: Arc<Door>,
+    open: Arc<AtomicUsize>,
+    stopped: watch::Receiver<Stop>,
+}
+
+impl Worker {
+    async fn run(
+        mut self,
+        mut accepted: mpsc::UnboundedReceiver<Accepted>,
+        accept: Option<(Vec<tokio::net::TcpListener>, Vec<mpsc::UnboundedSender<Accepted>>)>,
+    ) {
+        if let Some((listeners, doors)) = accept {
+            let next = Arc::new(AtomicUsize::new(0));
+            for listener in listeners {
+                let (open, most) = (self.open.clone(), self.door.shared.tuning.connections);
+                let (doors, next, stopped) = (doors.clone(), next.clone(), self.stopped.clone());
+                tokio::spawn(accept_all(listener, doors, next, open, most, stopped));
+            }
+        }
+        loop {
+            tokio::select! {
+                Some((stream, peer)) = accepted.recv() => self.connection(stream, peer),
+                () = reached(&mut self.stopped, Stop::Now) => return,
+            }
+        }
+    }
+
+    fn connection(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+        let guard = Open::new(&self.open, &self.door);
+        let door = self.door.clone();
+        let mut stopped = self.stopped.clone();
+        tokio::spawn(async move {
+            let _guard = guard;
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let Ok(local) = stream.local_addr() else { return };
+            // Without it a reply may wait for an acknowledgement; it still arrives.
+            let _ = stream.set_nodelay(true);
+            let tuning = door.shared.tuning;
+            let service = service_fn(move |request| {
+                let door = door.clone();
+                async move { Ok::<_, Infallible>(door.serve(local, peer, request).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_millis(tuning.head_ms))
+                .max_headers(MOST_HEADERS)
+                .max_buf_size(READ_BUFFER)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                // An error is the client gone, or no HTTP: it was answered, or nobody is there.
+                _ = connection.as_mut() => return,
+                () = reached(&mut stopped, Stop::Draining) => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        });
+    }
+}
+
+/// Counts an open connection for as long as it lives.
+struct Open {
+    open: Arc<AtomicUsize>,
+    door: Arc<Door>,
+}
+
+impl Open {
+    fn new(open: &Arc<AtomicUsize>, door: &Arc<Door>) -> Self {
+        door.shared.journal.opened();
+        Self { open: open.clone(), door: door.clone() }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.door.shared.journal.closed();
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn reached(stopped: &mut watch::Receiver<Stop>, how: Stop) {
+    // A gateway that is gone is one that stops.
+    let _ = stopped.wait_for(|stop| *stop >= how).await;
+}
+
+/// Accepts connections and hands them to the workers in turn.
+async fn accept_all(
+    listener: tokio::net::TcpListener,
+    doors: Vec<mpsc::UnboundedSender<Accepted>>,
+    next: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    most: usize,
+    mut stopped: watch::Receiver<Stop>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = reached(&mut stopped, Stop::Draining) => return,
+        };
+        let stream = match accepted {
+            // Above the limit a connection is closed at once: a queue would only hide it.
+            Ok(_) if open.load(Ordering::Acquire) >= most => continue,
+            Ok((stream, peer)) => stream.into_std().map(|stream| (stream, peer)),
+            Err(error) => Err(error),
+        };
+        match stream {
+            Ok(stream) => {
+                open.fetch_add(1, Ordering::AcqRel);
+                let door = &doors[next.fetch_add(1, Ordering::Relaxed) % doors.len()];
+                if door.send(stream).is_err() {
+                    open.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+            // Out of file descriptors, most likely: let some connections end.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Writes and reads the stores, and writes the log, until the end.
+async fn keep(
+    shared: Arc<Shared>,
+    mut stopped: watch::Receiver<Stop>,
+    mut log: Option<Box<dyn Write + Send>>,
+) {
+    let mut round = 0;
+    let mut failing = false;
+    loop {
+        let last = tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(ROUND_MS)) => false,
+            () = reached(&mut stopped, Stop::Now) => true,
+        };
+        round += 1;
+        let state = shared.state();
+        let mut problem = None;
+        for agent in state.agents.values() {
+            let written = agent.write().await;
+            let read = match round % ROUNDS_PER_READ {
+                0 if !last => agent.refresh().await,
+                _ => Ok(()),
+            };
+            problem = problem.or(written.and(read).err());
+        }
+        // Said once, not every second.
+        match (&problem, failing) {
+            (Some(error), false) => shared.journal.say(&format!("warning: {error}")),
+            (None, true) => shared.journal.say("the stores can be used again"),
+            _ => {}
+        }
+        failing = problem.is_some();
+        if let Some(log) = &mut log {
+            shared.journal.flush(&mut **log);
+        }
+        if last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Connections to the services: plain ones to this machine straight over hyper and kept per
+//! worker, all others (TLS, proxies, HTTP/2) through the client that chats use too.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::http::response::Parts;
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use moltbot_core::{Ended, NetworkFault};
+use reqwest::Url;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::body::{BodyError, OutBody};
+use crate::http::{Http, Limits, explain, is_loopback, origin};
+use crate::send::{SendError, check_origin};
+
+/// Idle connections kept per service and worker.
+const MOST_IDLE: usize = 512;
+
+/// Addresses remembered per worker.
+const MOST_TARGETS: usize = 256;
+
+/// Where a request goes, looked up once per address.
+pub(crate) struct Target {
+    url: Url,
+    /// Path and query.
+    uri: Uri,
+    host: HeaderValue,
+    /// `host:port` for a plain connection to this machine.
+    near: Option<String>,
+    origin: String,
+}
+
+type Idle = Mutex<HashMap<String, Vec<SendRequest<OutBody>>>>;
+
+/// One worker's connections.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: Idle,
+    targets: Mutex<HashMap<String, Arc<Target>>>,
+}
+
+/// A request, ready to be sent.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) target: Arc<Target>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: OutBody,
+}
+
+/// Why nothing came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) fault: NetworkFault,
+    pub(crate) message: String,
+}
+
+impl Lost {
+    fn new(fault: NetworkFault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into() }
+    }
+
+    pub(crate) fn ended(&self) -> Ended {
+        Ended::Network { what: self.fault, message: self.message.clone() }
+    }
+}
+
+impl Pool {
+    /// Checks an address against the origins a credential may be sent to; remembered.
+    pub(crate) fn target(&self, url: &str, origins: &[String]) -> Result<Arc<Target>, SendError> {
+        let known = super::locked(&self.targets).get(url).cloned();
+        if let Some(target) = known.filter(|target| origins.contains(&target.origin)) {
+            return Ok(target);
+        }
+        let checked = check_origin(url, origins)?;
+        let odd = || SendError::Plugin("the address of the service is not usable".into());
+        let host = checked.host_str().ok_or_else(odd)?;
+        let host = match checked.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_string(),
+        };
+        let near = checked.scheme() == "http" && is_loopback(&checked);
+        let port = checked.port_or_known_default().unwrap_or(80);
+        let near = near.then(|| {
+            let bare = checked.host_str().unwrap_or_default();
+            format!("{bare}:{port}")
+        });
+        let path = match checked.query() {
+            Some(query) => format!("{}?{query}", checked.path()),
+            None => checked.path().to_string(),
+        };
+        let target = Arc::new(Target {
+            uri: path.parse().map_err(|_| odd())?,
+            host: HeaderValue::from_str(&host).map_err(|_| odd())?,
+            near,
+            origin: origin(&checked),
+            url: checked,
+        });
+        let mut targets = super::locked(&self.targets);
+        if targets.len() >= MOST_TARGETS {
+            targets.clear();
+        }
+        targets.insert(url.to_string(), target.clone());
+        Ok(target)
+    }
+
+    /// Sends a request and waits for the head of the reply.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        http: &Http,
+        out: Outgoing,
+        limits: Limits,
+    ) -> Result<(Parts, Source), Lost> {
+        let Some(near) = out.target.near.clone() else { return far(http, out, limits).await };
+        let Outgoing { method, target, mut headers, body } = out;
+        headers.insert(HOST, target.host.clone());
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.uri.clone();
+        *request.headers_mut() = headers;
+        loop {
+            let (mut sender, fresh) = match self.take(&near).await {
+                Some(sender) => (sender, false),
+                None => (connect(&near, limits.connect_ms).await?, true),
+            };
+            let wait = Duration::from_millis(limits.first_byte_ms);
+            match timeout(wait, sender.try_send_request(request)).await {
+                Ok(Ok(response)) => {
+                    let (parts, body) = response.into_parts();
+                    let source = Near { body, sender: Some(sender), pool: self.clone(), key: near };
+                    return Ok((parts, Source::Near(source)));
+                }
+                // The service had closed the kept connection; nothing of the request was sent.
+                Ok(Err(mut failed)) if !fresh && failed.message().is_some() => {
+                    request = failed.take_message().expect("looked at above");
+                }
+                Ok(Err(failed)) => {
+                    let error = failed.into_error();
+                    let text = format!("the connection to the service broke: {error}");
+                    return Err(Lost::new(NetworkFault::Broken, text));
+                }
+                Err(_) => return Err(no_reply(limits.first_byte_ms)),
+            }
+        }
+    }
+
+    /// Takes a kept connection that is still usable.
+    async fn take(&self, key: &str) -> Option<SendRequest<OutBody>> {
+        loop {
+            let mut sender = super::locked(&self.idle).get_mut(key)?.pop()?;
+            if !sender.is_closed() && sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn give_back(&self, key: &str, sender: SendRequest<OutBody>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = super::locked(&self.idle);
+        match idle.get_mut(key) {
+            Some(kept) if kept.len() < MOST_IDLE => kept.push(sender),
+            Some(_) => {}
+            None => {
+                idle.insert(key.to_string(), vec![sender]);
+            }
+        }
+    }
+}
+
+async fn connect(key: &str, connect_ms: u64) -> Result<SendRequest<OutBody>, Lost> {
+    let failed = |what: String| Lost::new(NetworkFault::Connect, what);
+    let wait = Duration::from_millis(connect_ms);
+    let stream = match timeout(wait, TcpStream::connect(key)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(failed(format!("no connection to the service: {error}"))),
+        Err(_) => {
+            let text =
+                format!("no connection to the service within {} s", connect_ms.div_ceil(1000));
+            return Err(Lost::new(NetworkFault::Timeout, text));
+        }
+    };
+    // Without it a short request may wait for an acknowledgement; it still arrives.
+    let _ = stream.set_nodelay(true);
+    let (sender, connection) = http1::Builder::new()
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(format!("no connection to the service: {error}")))?;
+    // It ends with the connection; its errors are seen where the reply is awaited.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+async fn far(http: &Http, out: Outgoing, limits: Limits) -> Result<(Parts, Source), Lost> {
+    let Outgoing { method, target, headers, body } = out;
+    let client = http.client(&target.url).map_err(|text| Lost::new(NetworkFault::Other, text))?;
+    let body = match body {
+        OutBody::Pieces { mut left, .. } if left.len() <= 1 => {
+            left.pop_front().unwrap_or_default().into()
+        }
+        body => reqwest::Body::wrap(body),
+    };
+    let request = client.request(method, target.url.clone()).headers(headers).body(body).send();
+    let sent = match timeout(Duration::from_millis(limits.first_byte_ms), request).await {
+        Ok(sent) => sent,
+        Err(_) => return Err(no_reply(limits.first_byte_ms)),
+    };
+    let response = sent.map_err(|error| {
+        let fault = match () {
+            () if error.is_timeout() => NetworkFault::Timeout,
+            () if error.is_connect() => NetworkFault::Connect,
+            () => NetworkFault::Broken,
+        };
+        Lost::new(fault, explain(&error))
+    })?;
+    let (mut parts, body) = hyper::Response::<reqwest::Body>::from(response).into_parts();
+    // What framed it there says nothing about how it is framed here.
+    parts.version = hyper::Version::HTTP_11;
+    Ok((parts, Source::Far(Box::new(body))))
+}
+
+fn no_reply(ms: u64) -> Lost {
+    let text = format!("the service did not answer within {} s", ms.div_ceil(1000));
+    Lost::new(NetworkFault::Timeout, text)
+}
+
+/// The body of a reply as it comes.
+pub(crate) enum Source {
+    Near(Near),
+    Far(Box<reqwest::Body>),
+}
+
+/// A reply on a connection that is kept once the reply has been read to its end.
+pub(crate) struct Near {
+    body: Incoming,
+    sender: Option<SendRequest<OutBody>>,
+    pool: Arc<Pool>,
+    key: String,
+}
+
+impl Near {
+    fn done(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.pool.give_back(&self.key, sender);
+        }
+    }
+}
+
+impl Source {
+    /// Waits for the next piece; `None` at the end.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            let frame: Option<Result<Frame<Bytes>, BodyError>> = match self {
+                Self::Near(near) => {
+                    let frame = std::task::ready!(Pin::new(&mut near.body).poll_frame(cx));
+                    if frame.is_none() || near.body.is_end_stream() {
+                        near.done();
+                    }
+                    frame.map(|frame| frame.map_err(Into::into))
+                }
+                Self::Far(body) => {
+                    let frame = std::task::ready!(Pin::new(body.as_mut()).poll_frame(cx));
+                    frame.map(|frame| frame.map_err(|error| explain(&error).into()))
+                }
+            };
+            return Poll::Ready(match frame {
+                None => None,
+                Some(Err(error)) => Some(Err(error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(Ok(data)),
+                    // Trailers are not passed on.
+                    Err(_) => continue,
+                },
+            });
+        }
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Near(near) => near.body.is_end_stream(),
+            Self::Far(body) => body.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Near(near) => near.body.size_hint(),
+            Self::Far(body) => body.size_hint(),
+        }
+    }
+}
