@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     ("clippy", clippy),
     ("docs", docs),
     ("scaffold", crate::scaffold::run),
+    ("dist", crate::dist::ci::run),
 ];
 
 /// Lists the steps.
@@ -115,13 +116,12 @@ fn names() -> Result<()> {
     let mut wrong = Vec::new();
     for file in files(&root().join("crates"), ".rs")? {
         let path = relative(&file);
-        let exempt =
-            ["crates/moltbot-lab/", "crates/moltbot/", "crates/moltbot-gateway/src/door/"]
-                .iter()
-                .any(|dir| path.starts_with(dir))
-                || path.contains("/tests/")
-                || path.contains("/examples/")
-                || path.ends_with("tests.rs");
+        let exempt = ["crates/moltbot-lab/", "crates/moltbot/", "crates/moltbot-gateway/src/door/"]
+            .iter()
+            .any(|dir| path.starts_with(dir))
+            || path.contains("/tests/")
+            || path.contains("/examples/")
+            || path.ends_with("tests.rs");
         if exempt {
             continue;
         }

@@ -6,6 +6,7 @@
 //! anywhere.
 
 mod build;
+pub(crate) mod ci;
 mod manifest;
 mod options;
 mod report;
@@ -123,6 +124,7 @@ fn make_in(options: &Options, dist: &Path, out: &Path) -> Result<(Report, PathBu
         target: toolchain.target().to_string(),
         plugins,
         lab: options.lab,
+        unwind: options.unwind || options.cdylib,
         size: bytes.len() as u64,
         sha256: sha256(&bytes),
         lock_sha256: sha256(lock.as_bytes()),
@@ -218,13 +220,21 @@ fn stock(report: &Report, dist: &Path) -> Result<Report> {
     let old = fs::read_to_string(out.join("moltbot.json")).ok();
     let old = old.and_then(|text| serde_json::from_str::<Report>(&text).ok());
     let fits = |old: &Report| {
-        (&old.workspace_sha256, &old.rustc) == (&report.workspace_sha256, &report.rustc)
+        let of = |report: &Report| {
+            (report.workspace_sha256.clone(), report.rustc.clone(), report.unwind)
+        };
+        of(old) == of(report)
     };
     if let Some(old) = old.filter(fits) {
         return Ok(old);
     }
-    let options =
-        Options { name: PACKAGE.into(), plugins: everything, lab: true, ..Options::default() };
+    let options = Options {
+        name: PACKAGE.into(),
+        plugins: everything,
+        lab: true,
+        unwind: report.unwind,
+        ..Options::default()
+    };
     Ok(make_in(&options, dist, &out)?.0)
 }
 

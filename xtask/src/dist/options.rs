@@ -26,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) verify: bool,
     /// Whether to keep `moltbot lab` and `--lab`.
     pub(crate) lab: bool,
+    /// Whether a panic ends one task instead of the program, for a fifth more bytes.
+    pub(crate) unwind: bool,
     /// Whether to compare with the stock binary, building it if need be.
     pub(crate) stock: bool,
 }
@@ -75,6 +77,7 @@ pub(crate) fn command() -> Command {
         .arg(flag("cdylib", "Make a loadable bundle of the plugins instead of a program"))
         .arg(flag("verify", "Build again in another directory and compare"))
         .arg(flag("lab", "Keep `moltbot lab` and `--lab`"))
+        .arg(flag("unwind", "Let a panic end one request instead of the program; a fifth larger"))
         .arg(flag("no-stock", "Do not compare with the stock binary"))
         .arg(text("file", "FILE", "Read these words from a file; without --plugins, ./dist.toml"))
         .after_help(
@@ -97,6 +100,7 @@ struct File {
     cdylib: bool,
     verify: bool,
     lab: bool,
+    unwind: bool,
     no_stock: bool,
 }
 
@@ -144,6 +148,7 @@ impl Options {
             cdylib: flag("cdylib", words.cdylib),
             verify: flag("verify", words.verify),
             lab: flag("lab", words.lab),
+            unwind: flag("unwind", words.unwind),
             stock: !flag("no-stock", words.no_stock),
         };
         options.check()?;

@@ -22,6 +22,9 @@ pub(crate) struct Report {
     pub(crate) plugins: Vec<PluginReport>,
     /// Whether `moltbot lab` is in it.
     pub(crate) lab: bool,
+    /// Whether a panic ends one task instead of the program.
+    #[serde(default)]
+    pub(crate) unwind: bool,
     /// Bytes of the file.
     pub(crate) size: u64,
     /// The sum of the file.

@@ -156,12 +156,16 @@ impl Plan {
         )
     }
 
-    /// Returns the workspace's profiles. Unless it says otherwise, `dist` is about size: half of
-    /// what speed takes.
-    fn profiles(&self) -> Table {
+    /// Returns the workspace's profiles. Unless it says otherwise, `dist` is about size: code that
+    /// is small rather than quick, and no code to unwind with. A library always unwinds: a panic
+    /// in it must not end the program that loaded it.
+    fn profiles(&self, options: &Options) -> Table {
         let mut profiles = section(&self.workspace, "profile");
         let mut dist = section(&profiles, "dist");
         dist.entry("opt-level").or_insert_with(|| "z".into());
+        if !options.cdylib && !options.unwind {
+            dist.entry("panic").or_insert_with(|| "abort".into());
+        }
         profiles.insert("dist".into(), dist.into());
         profiles
     }
@@ -241,7 +245,7 @@ impl Plan {
         // Not members: so the lock holds what is built and no test's dependency.
         own.insert("exclude".into(), vec!["crates", "plugins", "with"].into());
         root.insert("workspace".into(), own.into());
-        root.insert("profile".into(), self.profiles().into());
+        root.insert("profile".into(), self.profiles(options).into());
         Ok(format!("# Written by `{WRITER}`; do not edit.\n{root}"))
     }
 }
@@ -419,6 +423,10 @@ mod tests {
         assert_eq!(manifest["package"]["edition"].as_str(), Some("2024"));
         assert_eq!(manifest["profile"]["dist"]["inherits"].as_str(), Some("release"));
         assert_eq!(manifest["profile"]["dist"]["opt-level"].as_str(), Some("z"));
+        assert_eq!(manifest["profile"]["dist"]["panic"].as_str(), Some("abort"));
+        let unwinding = Options { unwind: true, ..options };
+        let manifest: Table = plan.manifest(&unwinding, &features).unwrap().parse().unwrap();
+        assert!(manifest["profile"]["dist"].get("panic").is_none());
         assert!(!manifest.contains_key("patch"));
     }
 
@@ -450,6 +458,7 @@ mod tests {
         let manifest: Table = plan.manifest(&options, &Features::new()).unwrap().parse().unwrap();
         assert_eq!(manifest["lib"]["name"].as_str(), Some("x_y"));
         assert_eq!(manifest["lib"]["crate-type"][0].as_str(), Some("cdylib"));
+        assert!(manifest["profile"]["dist"].get("panic").is_none());
         assert!(plan.source(&options).contains("moltbot_abi::export_plugin!();"));
         assert!(!plan.copies.contains_key("moltbot-cli"));
     }

@@ -1,0 +1,126 @@
+//! The check of `dist` itself, with real builds: the smallest useful binary, built twice, beside
+//! the stock binary.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{Options, ask, make};
+use crate::workspace::target_dir;
+
+/// What no binary without subscription plugins may contain.
+const SUBSCRIPTION: [&str; 4] =
+    ["claude-cli", ".credentials.json", "oauth-2025-04-20", "setup-token"];
+
+/// The most bytes the smallest binary may have. The aim is 5 MiB; this keeps it from growing.
+const MOST_BYTES: u64 = 5 * 1_048_576 + 524_288;
+
+/// Builds, searches and asks.
+pub(crate) fn run() -> Result<()> {
+    let plugins = ["anthropic", "api-key"].map(String::from).to_vec();
+    let name = "moltbot-smallest".to_string();
+    let options = Options { name, plugins, verify: true, stock: true, ..Options::default() };
+    let (report, smallest) = make(&options)?;
+    eprintln!("{}", report.text());
+    let bytes = std::fs::read(&smallest)?;
+    let found = contained(&bytes, &SUBSCRIPTION);
+    ensure!(found.is_empty(), "the smallest binary contains {}", found.join(", "));
+    ensure!(
+        report.size <= MOST_BYTES,
+        "the smallest binary has {} bytes, more than {MOST_BYTES}",
+        report.size
+    );
+
+    let stock = target_dir().join("dist/.stock/moltbot");
+    let everything = Shown::of(&stock)?;
+    for binary in [&smallest, &stock] {
+        let own = Shown::of(binary)?;
+        let help = ask(binary, &["onboard", "--help"])?;
+        everything.compare(&own, &help).with_context(|| binary.display().to_string())?;
+    }
+    // The search would find them: they are in the stock binary.
+    let found = contained(&std::fs::read(&stock)?, &SUBSCRIPTION);
+    ensure!(found.len() == SUBSCRIPTION.len(), "the stock binary contains only {found:?}");
+    Ok(())
+}
+
+fn contained<'w>(bytes: &[u8], words: &[&'w str]) -> Vec<&'w str> {
+    let holds = |word: &&&str| bytes.windows(word.len()).any(|part| part == word.as_bytes());
+    words.iter().filter(holds).copied().collect()
+}
+
+/// What a binary's plugins offer.
+#[derive(Debug, Default)]
+struct Shown {
+    choices: BTreeSet<String>,
+    flags: BTreeSet<String>,
+}
+
+impl Shown {
+    /// Asks a binary.
+    fn of(binary: &Path) -> Result<Self> {
+        let mut shown = Self::default();
+        let list: Value = serde_json::from_str(&ask(binary, &["plugins", "list", "--json"])?)?;
+        for plugin in list["plugins"].as_array().context("a list without plugins")? {
+            let id = plugin["id"].as_str().context("a plugin without an id")?;
+            let info: Value =
+                serde_json::from_str(&ask(binary, &["plugins", "info", id, "--json"])?)?;
+            for offer in info["offers"].as_array().into_iter().flatten() {
+                shown.choices.extend(offer["choice"].as_str().map(String::from));
+                let flags = offer["flags"].as_array().into_iter().flatten();
+                shown.flags.extend(flags.filter_map(Value::as_str).map(|flag| format!("--{flag}")));
+            }
+        }
+        ensure!(!shown.choices.is_empty() && !shown.flags.is_empty(), "nothing is offered");
+        Ok(shown)
+    }
+
+    /// Fails unless `help` shows, of everything there is, exactly what is `own`.
+    fn compare(&self, own: &Self, help: &str) -> Result<()> {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let words: BTreeSet<&str> = help.split(|c| !word(c)).collect();
+        for (all, own) in [(&self.choices, &own.choices), (&self.flags, &own.flags)] {
+            for name in all {
+                match (words.contains(name.as_str()), own.contains(name)) {
+                    (true, false) => {
+                        bail!("`onboard --help` shows {name}, which is not in this build")
+                    }
+                    (false, true) => bail!("`onboard --help` does not show {name}"),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_anywhere() {
+        assert_eq!(contained(b"\0setup-token\xff.credentials.jso", &SUBSCRIPTION), ["setup-token"]);
+    }
+
+    #[test]
+    fn help_must_show_exactly_what_is_there() {
+        let shown = |choices: &[&str], flags: &[&str]| Shown {
+            choices: choices.iter().map(ToString::to_string).collect(),
+            flags: flags.iter().map(ToString::to_string).collect(),
+        };
+        let all = shown(&["key", "key-token"], &["--key", "--token"]);
+        let own = shown(&["key"], &["--key"]);
+        all.compare(&own, "possible values: key\n  --key <KEY>").unwrap();
+        for (help, text) in [
+            ("values: key, key-token\n --key", "shows key-token"),
+            ("values: key\n --key --token", "shows --token"),
+            ("values: key\n --keys", "does not show --key"),
+        ] {
+            let error = all.compare(&own, help).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}
