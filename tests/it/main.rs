@@ -18,4 +18,5 @@ mod readme;
 mod secrets;
 mod state;
 mod transport;
+mod why;
 mod wizard;

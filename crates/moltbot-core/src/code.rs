@@ -223,6 +223,12 @@ pub static CODES: &[Code] = &[
         "Wait until the time shown, or add another profile.",
     ),
     Code::new(
+        "record-unknown",
+        "The request is not in the log",
+        "The agent's log of requests holds no record of that id. It is bounded: the oldest records leave it when it is full. Each agent has its own log.",
+        "See `moltbot models why --last 20` for the ids that are there; name the agent with `--agent` if the request was another one's.",
+    ),
+    Code::new(
         "refresh-failed",
         "The login could not be renewed",
         "The access token is expired and renewing it did not work; the cause follows in the message. The stored login is unchanged.",

@@ -50,7 +50,7 @@
 //! - Time, environment, home and paths come in as values; no runtime is made here. HTTP, programs
 //!   and waiting need the caller's tokio runtime; reading small files does not.
 //! - Deliberately absent: HTTP doors, the journal of renewals and the lease between processes,
-//!   the log of decision records, pooled child processes.
+//!   pooled child processes.
 
 #![forbid(unsafe_code)]
 
@@ -67,6 +67,7 @@ mod methods;
 mod model;
 mod probe;
 mod record;
+mod record_log;
 mod renew;
 mod replay;
 mod request;
@@ -94,6 +95,7 @@ pub use methods::{auth_rules, offer_of};
 pub use model::{Candidates, Listed, ModelError, ModelRef, Models, Parsed};
 pub use probe::{ProbeOptions, ProbeResult, ProbeStatus, ProbeTarget};
 pub use record::{Attempt, CredentialChoice, ModelChoice, Outcome, Record};
+pub use record_log::{RecordLog, Records};
 pub use renew::Refreshed;
 pub use request::{ChatReply, ChatRequest};
 pub use scan::{Patterns, ScanError, ScanOptions, scan};

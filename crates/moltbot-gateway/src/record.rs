@@ -53,6 +53,9 @@ pub struct ModelChoice {
     /// The credentials in the order they would be tried, those left out at the end.
     #[serde(default)]
     pub candidates: Vec<CredentialChoice>,
+    /// How many more there were that are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: usize,
 }
 
 /// One credential and what spoke for or against it.
@@ -77,6 +80,10 @@ pub struct CredentialChoice {
     /// Until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One request that was sent.

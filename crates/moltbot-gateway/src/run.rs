@@ -321,6 +321,7 @@ impl<'e> Run<'e> {
                 skipped: Some(failed.message.clone()),
                 origin: None,
                 candidates: Vec::new(),
+                more: 0,
             });
             Some(failed)
         };
@@ -388,6 +389,7 @@ impl<'e> Run<'e> {
             skipped: None,
             origin: base.map(|url| crate::http::origin(&url)),
             candidates: selection.recorded(),
+            more: selection.choice.hidden,
         }
     }
 
@@ -398,6 +400,7 @@ impl<'e> Run<'e> {
                 skipped: Some(why),
                 origin: None,
                 candidates: Vec::new(),
+                more: 0,
             });
         }
     }

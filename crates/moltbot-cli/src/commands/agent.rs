@@ -119,6 +119,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
 
     let json = args.get_flag("json");
     let reply = converse(cx, &engine, request, json)?;
+    why::keep(cx, &agent, &reply);
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     match reply {
         Ok(reply) => {
@@ -362,13 +363,22 @@ fn failed_json(session: &Session, error: &ChatError, millis: u64) -> Value {
         "isError": true,
         "meta": {
             "durationMs": millis,
-            "agentMeta": { "sessionId": session.id() },
+            "agentMeta": {
+                "sessionId": session.id(),
+                "record": error.record.as_ref().map(|record| &record.id),
+            },
             "error": { "code": error.code, "message": clean(&error.message) },
         },
     })
 }
 
-fn dry_run(cx: &mut Context, engine: &Engine, request: &ChatRequest, json: bool) -> Outcome {
+/// Explains what a request would do, without sending it.
+pub(crate) fn dry_run(
+    cx: &mut Context,
+    engine: &Engine,
+    request: &ChatRequest,
+    json: bool,
+) -> Outcome {
     let explained = engine.explain(request.model.as_deref(), request.profile.as_deref());
     let record = cx.block_on_cancel(explained)??;
     if json {

@@ -112,7 +112,9 @@ impl Run<'_> {
             if let Some(transcript) = forwarded {
                 // Something was shown: the rest of it can come from nobody else.
                 self.punish(looked, &planned, &failure, started).await;
-                failed.partial = Some(Box::new(self.partial(looked.model, &planned, &transcript)));
+                let partial = self.partial(looked.model, &planned, &transcript);
+                (self.record.usage, self.record.cost) = (partial.usage, partial.cost);
+                failed.partial = Some(Box::new(partial));
                 return Next::Stop(failed);
             }
             if over {

@@ -9,6 +9,8 @@ mod report;
 mod set;
 mod status;
 mod status_text;
+mod usage;
+mod why;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use moltbot_config::ModelSlot;
@@ -41,6 +43,8 @@ pub(crate) fn command(registry: &Registry) -> Command {
         .subcommand(
             auth.subcommand(order::command(registry)).subcommand(cooldown::command(registry)),
         )
+        .subcommand(why::command())
+        .subcommand(usage::command())
         .after_help(
             "Examples:\n  moltbot models\n  moltbot models status --json\n  \
              moltbot models list --all\n  moltbot models set <model>",
@@ -60,6 +64,8 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         Some(("aliases", args)) => aliases::run(cx, args),
         Some(("fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Main),
         Some(("image-fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Image),
+        Some(("why", args)) => why::run(cx, args),
+        Some(("usage", args)) => usage::run(cx, args),
         Some((_, args)) => match args.subcommand() {
             Some(("cooldown", args)) => cooldown::run(cx, args),
             Some(("order", args)) => order::run(cx, args),
