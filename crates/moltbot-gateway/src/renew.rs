@@ -111,6 +111,8 @@ pub(crate) enum How {
     Due,
     /// The service refused it, although it looks good.
     Refused,
+    /// A person asks whether it has expired, and for an interrupted renewal to be finished.
+    Asked,
     /// A person wants it.
     Forced,
     /// If it ends soon; `seed` spreads the moment.
@@ -148,7 +150,8 @@ pub(crate) async fn renew(
         };
         let (outcome, started) = engine.flights().join(id, work).await;
         // Somebody else's flight may have had less reason than this one.
-        let too_little = matches!(outcome, Ok((_, Refreshed::NotDue { .. }))) && how != How::Due;
+        let too_little = matches!(outcome, Ok((_, Refreshed::NotDue { .. })))
+            && !matches!(how, How::Due | How::Asked);
         if started || !too_little {
             return outcome;
         }

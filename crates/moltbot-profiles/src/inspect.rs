@@ -72,17 +72,29 @@ impl FileStore {
         Ok(found)
     }
 
-    /// Takes modes back to 600 and removes temporary files, under the lock, so that no writer is
-    /// disturbed; returns what was mended. Renewals are finished by the next renewal, not here.
+    /// Takes modes back to 600, removes temporary files and journals of renewals that never got as
+    /// far as their request, each under its lock, so that nobody is disturbed; returns what was
+    /// mended. Other renewals are finished by the next renewal, not here.
     pub fn tidy_blocking(&self, now: Timestamp) -> Result<Vec<PathBuf>, StoreError> {
         let found = self.inspect()?;
+        let mut mended = Vec::new();
+        for journal in found.renewals.iter().filter(|renewal| renewal.profile.is_none()) {
+            if let Some(_lease) = self.try_lease(&journal.path, now)?
+                && read(&journal.path)? == JournalState::Void
+            {
+                self.files()
+                    .remove(&journal.path)
+                    .map_err(|error| unwritable(&journal.path, &error))?;
+                mended.push(journal.path.clone());
+            }
+        }
         if found.exposed.is_empty() && found.temporaries.is_empty() {
-            return Ok(Vec::new());
+            return Ok(mended);
         }
         let real = resolve(self.path())?;
         let _lock = self.only_lock_blocking(&real, now)?;
-        let mut mended = Vec::new();
-        for (path, _) in found.exposed {
+        let still_there = |(path, _): &(PathBuf, u32)| path.exists();
+        for (path, _) in found.exposed.into_iter().filter(still_there) {
             std::fs::set_permissions(&path, Permissions::from_mode(0o600))
                 .map_err(|error| unwritable(&path, &error))?;
             mended.push(path);
@@ -110,7 +122,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
     #[test]
-    fn leftovers_are_found_and_mended_but_renewals_stay() {
+    fn leftovers_are_found_and_mended() {
         let dir = tempfile::tempdir().unwrap();
         let store = FileStore::new(dir.path().join("auth-profiles.json"));
         assert_eq!(store.inspect().unwrap(), Inspection::default());
@@ -128,7 +140,7 @@ mod tests {
         assert!(mended.contains(&orphan) && mended.contains(&store.path().to_path_buf()));
         let left = store.inspect().unwrap();
         assert!(left.exposed.is_empty() && left.temporaries.is_empty());
-        assert!(journal.exists());
+        assert!(!journal.exists() && mended.contains(&journal), "nothing was sent for it");
         assert!(store.tidy_blocking(NOW).unwrap().is_empty());
     }
 
@@ -156,6 +168,7 @@ mod tests {
             let mut lease = store.lease("acme:a", None, NOW).await.unwrap();
             lease.open(&head).await.unwrap();
             answered(false);
+            assert!(store.tidy_blocking(NOW).unwrap().is_empty(), "not to be thrown away");
             let reply = RenewReply { status: 200, body: Secret::new("FAKE") };
             lease.keep(&reply, NOW).await.unwrap();
             answered(true);

@@ -167,6 +167,16 @@ impl FileStore {
         }
     }
 
+    /// Takes the lease of a journal if nobody holds it.
+    pub(crate) fn try_lease(
+        &self,
+        journal: &Path,
+        now: Timestamp,
+    ) -> Result<Option<FileLock>, StoreError> {
+        let path = beside(journal, ".moltbot-lock");
+        Attempt::lease(path, "", now, Duration::ZERO, self.files.clone()).poll()
+    }
+
     pub(crate) fn files(&self) -> &Files {
         &self.files
     }

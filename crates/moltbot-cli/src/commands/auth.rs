@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use moltbot_core::{OfferEntry, Registry, Verb};
 
-use crate::commands::{agent_arg, fields};
+use crate::commands::{agent_arg, credentials, fields};
 use crate::front::Answers;
 use crate::login::{announce, env_answers, keep, obtain};
 use crate::{Context, Exit, Failure, Outcome};
@@ -23,7 +23,8 @@ pub(crate) fn command(registry: &Registry) -> Command {
                 .arg(agent_arg())
                 .after_help("Example:\n  moltbot models auth add --agent work"),
         )
-        .subcommand(login_command());
+        .subcommand(login_command())
+        .subcommands(credentials::commands(registry));
     let mut seen: Vec<&str> = Vec::new();
     for (entry, verb) in verbs(registry) {
         if !seen.contains(&verb.name.as_ref()) {
@@ -39,7 +40,9 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     match args.subcommand() {
         Some(("add", args)) => add(cx, args),
         Some(("login", args)) => login(cx, args),
-        Some((name, args)) => verb(cx, name, args),
+        Some((name, args)) => {
+            credentials::run(cx, name, args).unwrap_or_else(|| verb(cx, name, args))
+        }
         None => Err(Failure::input("a subcommand is required")),
     }
 }

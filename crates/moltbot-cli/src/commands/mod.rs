@@ -9,6 +9,7 @@ pub(crate) mod auth;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cooldown;
+pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub mod fields;

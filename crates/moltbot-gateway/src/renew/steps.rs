@@ -52,7 +52,10 @@ impl Work {
     pub(super) async fn run(self) -> Result<Renewed, RenewError> {
         let before = self.read().await?;
         let at_hand = self.at_hand.clone().unwrap_or_else(|| before.resolved.clone());
-        if let Some(done) = self.nothing_to_do(&before, &at_hand) {
+        // Who asks by hand wants an interrupted renewal to be finished as well.
+        if self.how != How::Asked
+            && let Some(done) = self.nothing_to_do(&before, &at_hand)
+        {
             return Ok(done);
         }
         let external = self.external(before.entry)?;
@@ -133,7 +136,7 @@ impl Work {
             return Err(AuthError::Unsupported { what }.into());
         };
         let methods = self.methods();
-        let force = self.how != How::Due;
+        let force = !matches!(self.how, How::Due | How::Asked);
         let settings = methods.renew_settings(entry.method, &read.stored.provider, force);
         let renewal = entry.method.renew(&settings, &read.resolved.credential, self.now())?;
         if let Renewal::NotDue {} = renewal {
@@ -363,7 +366,7 @@ impl Work {
         let ready = read.resolved.state == CredentialState::Ready;
         let rests = match self.how {
             How::Forced | How::Refused => false,
-            How::Due => ready,
+            How::Due | How::Asked => ready,
             How::Early { seed } => {
                 let expires = read.resolved.credential.expiry();
                 ready && expires.is_none_or(|at| now < early_renewal_at(at, &self.id, seed))

@@ -3,6 +3,7 @@
 //! Without `--fix` nothing is changed. Exit code 1 as long as a problem remains.
 
 mod config;
+mod leftovers;
 mod state;
 mod store;
 

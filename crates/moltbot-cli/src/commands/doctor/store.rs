@@ -12,7 +12,7 @@ use moltbot_profiles::{
     BlockKind, Health, Profiles, Unusable, health, remaining_text, suggested_sibling,
 };
 
-use super::Doctor;
+use super::{Doctor, leftovers};
 use crate::commands::agents;
 use crate::out::clean;
 use crate::{Context, Failure};
@@ -24,6 +24,7 @@ pub(super) fn check(cx: &mut Context, doctor: &mut Doctor) -> Result<(), Failure
         let config = cx.config()?;
         let agent = cx.agent_paths(&config, &id);
         let closed = modes(cx, doctor, &agent)?;
+        leftovers::check(cx, doctor, &id, &agent)?;
         one(cx, doctor, &id, &agent, closed)?;
     }
     Ok(())
@@ -66,6 +67,7 @@ fn one(
     }
     let engine = cx.engine(agent)?;
     rename(cx, doctor, &engine, &loaded.profiles)?;
+    leftovers::duplicates(cx, doctor, &loaded.profiles);
     for row in loaded.profiles.unusable(cx.now()) {
         cx.out.line(cooldown(&row));
     }

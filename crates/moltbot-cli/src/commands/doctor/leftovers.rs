@@ -1,0 +1,145 @@
+//! The doctor's look around the stores: side files that others can read, temporary files of killed
+//! writers, renewals that were interrupted, network file systems, logins that stand there twice.
+
+use moltbot_config::AgentId;
+use moltbot_core::Generation;
+use moltbot_gateway::{AgentPaths, Engine};
+use moltbot_profiles::{PendingRenewal, Profiles};
+
+use super::Doctor;
+use crate::out::clean;
+use crate::{Context, Failure};
+
+/// Checks what lies beside one agent's store.
+pub(super) fn check(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    id: &AgentId,
+    agent: &AgentPaths,
+) -> Result<(), Failure> {
+    let store = cx.store(agent).command("doctor");
+    let found = store.inspect()?;
+    if let Some(kind) = found.network {
+        let shown = cx.shown(&agent.store);
+        doctor.warning(
+            cx,
+            &format!("{shown} lies on {kind}: use it from one machine only, or move it"),
+        );
+    }
+    let mut mends: Vec<String> = Vec::new();
+    // Of the store itself more was said already.
+    for (path, mode) in found.exposed.iter().filter(|(path, _)| *path != agent.store) {
+        mends.push(format!("{} is open to others (mode {mode:03o})", cx.shown(path)));
+    }
+    for path in &found.temporaries {
+        mends.push(format!("{} was left by a writer that was killed", cx.shown(path)));
+    }
+    for renewal in found.renewals.iter().filter(|renewal| renewal.profile.is_none()) {
+        let shown = cx.shown(&renewal.path);
+        mends.push(format!("{shown} was left by a renewal that never began"));
+    }
+    let mended = if doctor.fix { store.tidy_blocking(cx.now())? } else { Vec::new() };
+    for text in &mends {
+        match doctor.fix && !mended.is_empty() {
+            true => doctor.repaired(cx, &clean(&format!("mended: {text}"))),
+            false => doctor.repairable(cx, &clean(text)),
+        }
+    }
+    for renewal in &found.renewals {
+        if let Some(profile) = &renewal.profile {
+            finish(cx, doctor, id, agent, profile, renewal)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finishes a renewal that was interrupted.
+fn finish(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    id: &AgentId,
+    agent: &AgentPaths,
+    profile: &str,
+    renewal: &PendingRenewal,
+) -> Result<(), Failure> {
+    let shown = clean(profile).into_owned();
+    let what = match renewal.answered {
+        true => "the answer is kept and not yet stored",
+        false => "whether it was answered is unknown",
+    };
+    let text = format!("agent {id}: the renewal of {shown} was interrupted; {what}");
+    if !doctor.fix {
+        doctor.repairable(cx, &text);
+        return Ok(());
+    }
+    let engine: Engine = cx.engine(agent)?;
+    // An answer that is there needs no request; otherwise the service is asked once more.
+    match cx.block_on(engine.refresh(profile, !renewal.answered))? {
+        Ok(_) => doctor.repaired(cx, &format!("finished the renewal of {shown}")),
+        Err(error) => {
+            let cause = clean(&error.message).into_owned();
+            doctor.problem(cx, &text, Some(&cause));
+        }
+    }
+    Ok(())
+}
+
+/// Names profiles that are one and the same login or account.
+pub(super) fn duplicates(cx: &mut Context, doctor: &mut Doctor, profiles: &Profiles) {
+    let all: Vec<_> = profiles.iter().filter(|(_, stored)| !stored.is_link()).collect();
+    for (at, (id, stored)) in all.iter().enumerate() {
+        let account = |id: &str| profiles.stats(id).and_then(|stats| stats.account.clone());
+        let twin = all[..at].iter().find(|(other, earlier)| {
+            let same_login =
+                stored.secret().is_some() && Generation::of(stored) == Generation::of(earlier);
+            let same_account = stored.kind == earlier.kind
+                && account(id).is_some()
+                && account(id) == account(other);
+            stored.provider == earlier.provider && (same_login || same_account)
+        });
+        if let Some((other, _)) = twin {
+            let text = format!(
+                "{other} and {id} are one account and share its limits; `moltbot models auth \
+                 remove {id}` removes the second"
+            );
+            doctor.warning(cx, &clean(&text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Bench, KEY};
+    use serde_json::json;
+
+    #[test]
+    fn leftovers_are_named_and_mended() {
+        let bench = Bench::new();
+        bench.key_and_token();
+        let dir = bench.store_path().parent().unwrap().to_path_buf();
+        let orphan = dir.join(".auth-profiles.json.999-0.tmp");
+        std::fs::write(&orphan, "half").unwrap();
+        let ran = bench.run(&["doctor"]);
+        assert_eq!(ran.code, 1, "{}", ran.stdout);
+        let said = ".auth-profiles.json.999-0.tmp was left by a writer that was killed";
+        assert!(ran.stdout.contains(said), "{}", ran.stdout);
+        assert!(orphan.exists());
+        let ran = bench.run(&["doctor", "--fix"]);
+        assert!(ran.stdout.contains(said), "{}", ran.stdout);
+        assert!(!orphan.exists());
+        let ran = bench.run(&["doctor"]);
+        assert!(!ran.stdout.contains("was left"), "{}", ran.stdout);
+    }
+
+    #[test]
+    fn one_key_under_two_names_is_named() {
+        let bench = Bench::new();
+        let store = json!({ "profiles": {
+            "acme:default": { "type": "api_key", "provider": "acme", "key": KEY },
+            "acme:again": { "type": "api_key", "provider": "acme", "key": KEY } } });
+        bench.store(&store.to_string());
+        let ran = bench.run(&["doctor"]);
+        let said = "acme:default and acme:again are one account and share its limits";
+        assert!(ran.stdout.contains(said), "{}", ran.stdout);
+    }
+}
