@@ -241,14 +241,15 @@ impl Engine {
         Ok(out)
     }
 
-    /// Renews one profile if it is due, or if `force` says so.
+    /// Renews one profile if it is due, or if `force` says so, and finishes a renewal that was
+    /// interrupted after its answer had come.
     pub async fn refresh(&self, profile: &str, force: bool) -> Result<Refreshed, ChatError> {
         let profiles = self.store.load().await?.profiles;
         let Some(stored) = profiles.get(profile) else {
             let message = format!("There is no profile \"{profile}\" in {}.", self.store.name());
             return Err(ChatError::new("profile-unknown", message));
         };
-        let how = if force { How::Forced } else { How::Due };
+        let how = if force { How::Forced } else { How::Asked };
         let result = renew(self, profile, None, how).await;
         result.map(|(_, refreshed)| refreshed).map_err(|error| {
             let message = error.message(profile, &stored.provider, &profiles, &self.rules);
