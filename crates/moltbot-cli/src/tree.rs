@@ -17,6 +17,7 @@ struct Entry {
 const ENTRIES: &[Entry] = &[
     entry("onboard", crate::onboard::command, crate::onboard::run),
     entry("agent", commands::agent::command, commands::agent::run),
+    entry("chat", commands::chat::command, commands::chat::run),
     entry("models", commands::models::command, commands::models::run),
     entry("gateway", commands::gateway::command, commands::gateway::run),
     entry("agents", commands::agents::command, commands::agents::run),

@@ -124,7 +124,8 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     match reply {
         Ok(reply) => {
             let now = cx.now();
-            let pin = pin(args, session.pin(), &reply);
+            let named = args.get_one::<String>("model").is_some_and(|model| model.contains('@'));
+            let pin = pin(named, session.pin(), &reply);
             session.append(now, &reply.turns, pin.as_ref()).map_err(session_failed)?;
             finish(cx, &session, &reply, millis, json)
         }
@@ -190,7 +191,12 @@ fn read_image(cx: &Context, path: &PathBuf) -> Result<Image, Failure> {
     Image::new(bytes).map_err(|reason| Failure::input(format!("{shown}: {reason}")))
 }
 
-fn session(cx: &Context, args: &ArgMatches, sessions: &Sessions) -> Result<Session, Failure> {
+/// Opens the session that the flags name, else makes a new one.
+pub(crate) fn session(
+    cx: &Context,
+    args: &ArgMatches,
+    sessions: &Sessions,
+) -> Result<Session, Failure> {
     let id = match args.get_one::<String>("session-id") {
         Some(id) => Some(id.clone()),
         None if args.get_flag("continue") => {
@@ -208,9 +214,8 @@ fn session(cx: &Context, args: &ArgMatches, sessions: &Sessions) -> Result<Sessi
 
 /// Decides which profile the session holds on to: the one the user named, else the one that
 /// answered (spec S-8 to S-10).
-fn pin(args: &ArgMatches, old: Option<&SessionPin>, reply: &ChatReply) -> Option<SessionPin> {
+pub(crate) fn pin(named: bool, old: Option<&SessionPin>, reply: &ChatReply) -> Option<SessionPin> {
     let profile = reply.profile.clone()?;
-    let named = args.get_one::<String>("model").is_some_and(|model| model.contains('@'));
     let kept = old.filter(|pin| pin.profile == profile);
     let source = match kept {
         Some(pin) if !named => pin.source,
@@ -220,12 +225,12 @@ fn pin(args: &ArgMatches, old: Option<&SessionPin>, reply: &ChatReply) -> Option
     Some(SessionPin { profile, source, compactions: kept.map_or(0, |pin| pin.compactions) })
 }
 
-fn session_failed(error: SessionError) -> Failure {
+pub(crate) fn session_failed(error: SessionError) -> Failure {
     Failure::new(error.to_string()).code(error.code())
 }
 
 /// Sends the request, and streams the reply to standard output unless it is wanted as JSON.
-fn converse(
+pub(crate) fn converse(
     cx: &mut Context,
     engine: &Engine,
     request: ChatRequest,
@@ -328,7 +333,7 @@ fn finish(
 }
 
 /// One line: model, tokens, cost, credential, time.
-fn summary(reply: &ChatReply, millis: u64) -> String {
+pub(crate) fn summary(reply: &ChatReply, millis: u64) -> String {
     let usage = &reply.usage;
     let mut parts = vec![clean(&reply.model.to_string()).into_owned()];
     let mut tokens = format!("{} in, {} out", usage.all_input(), usage.output.unwrap_or(0));

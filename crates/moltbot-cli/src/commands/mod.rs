@@ -6,6 +6,7 @@ use moltbot_core::{Offer, Payer, Registry};
 pub(crate) mod agent;
 pub(crate) mod agents;
 pub(crate) mod auth;
+pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cooldown;
