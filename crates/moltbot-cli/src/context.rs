@@ -15,6 +15,7 @@ use moltbot_gateway::{AgentPaths, Clock, Engine, EngineParts, Front, Limits};
 use moltbot_profiles::{FileStore, LEGACY_FILE, LegacyFiles, STORE_FILE};
 use tokio::runtime::Runtime;
 
+use crate::commands::plugins::carried;
 use crate::environment::Outside;
 use crate::out::{Out, clean};
 use crate::tree::{self, Parsed};
@@ -44,6 +45,7 @@ pub struct Context {
     loaded: Option<Arc<Loaded>>,
     front: Option<Arc<dyn Front>>,
     runtime: Option<Runtime>,
+    carried: Vec<carried::Row>,
 }
 
 impl Context {
@@ -75,6 +77,22 @@ impl Context {
         if let Err(sentence) = logging::start(process("MOLTBOT_LOG")) {
             out.warn(sentence);
         }
+        // Flags and choices are grown from the plugins, so that those of the config come first.
+        let paths = home.as_ref().map(|home| resolve(&env, home, &cwd, &globals));
+        let (registry, carried) = match &paths {
+            Some(paths) => {
+                let extended = carried::extend(registry, &env, paths);
+                (extended.registry, extended.rows)
+            }
+            None => (registry, Vec::new()),
+        };
+        if globals.instance.rest.first().is_none_or(|command| command != "plugins") {
+            for row in &carried {
+                let Some(problem) = &row.problem else { continue };
+                let (file, carried::Problem { reason, hint }) = (row.path.display(), problem);
+                out.warn(format!("the plugin {file} is not used: {reason}; {hint}"));
+            }
+        }
         let matches = match tree::parse(registry, &globals.instance.rest, out.color()) {
             Ok(Parsed::Run(matches)) => matches,
             Ok(Parsed::Help(text)) => {
@@ -83,11 +101,10 @@ impl Context {
             }
             Err(failure) => return (out, Err(failure)),
         };
-        let Some(home) = home else {
+        let Some(paths) = paths else {
             let failure = Failure::new("The home directory is not known").hint("set HOME");
             return (out, Err(failure));
         };
-        let paths = resolve(&env, &home, &cwd, &globals);
         let mut context = Self {
             out,
             registry,
@@ -102,6 +119,7 @@ impl Context {
             loaded: None,
             front,
             runtime: None,
+            carried,
         };
         let outcome = tree::run(&mut context, &matches);
         (context.out, outcome)
@@ -138,6 +156,11 @@ impl Context {
         self.paths = resolve(&self.process, &home, &self.cwd, &self.globals);
         self.env = None;
         self.loaded = None;
+    }
+
+    /// Returns what became of the plugins from outside that the config trusts.
+    pub(crate) fn carried(&self) -> &[carried::Row] {
+        &self.carried
     }
 
     /// Writes a path for people: `~` for home, nothing that could move the cursor.

@@ -5,7 +5,7 @@
 //! found out from the bytes.
 
 use object::read::File;
-use object::{Object, ObjectKind, ObjectSegment, ObjectSymbol};
+use object::{NameOrOrdinal, Object, ObjectKind, ObjectSegment, ObjectSymbol};
 
 use super::LoadError;
 use crate::{Descriptor, SYMBOL};
@@ -26,16 +26,23 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), LoadError> {
     if !file.segments().all(|segment| whole(segment.file_range())) {
         return Err(refused("it is truncated"));
     }
-    let mut symbols = file.dynamic_symbols().chain(file.symbols());
-    let named = |name: &str| name == SYMBOL || name.strip_prefix('_') == Some(SYMBOL);
-    let Some(symbol) =
-        symbols.find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(named))
-    else {
-        return Err(LoadError::NoSymbol {});
+    let named = |name: &[u8]| {
+        name == SYMBOL.as_bytes() || name.strip_prefix(b"_") == Some(SYMBOL.as_bytes())
     };
+    let mut exports = file.exports().map_err(|error| refused(&error.to_string()))?;
+    let ours = |export: object::Export<'_>| match export.name() {
+        NameOrOrdinal::Name(name) => named(name),
+        NameOrOrdinal::Ordinal(_) => false,
+    };
+    if !exports.any(|export| export.is_ok_and(ours)) {
+        return Err(LoadError::NoSymbol {});
+    }
+    let mut symbols = file.dynamic_symbols();
+    let symbol = symbols.find(|symbol| symbol.name_bytes().is_ok_and(named));
+    let size = symbol.map_or(0, |symbol| symbol.size());
     // Formats other than ELF know no sizes.
-    if symbol.size() != 0 && symbol.size() < size_of::<Descriptor>() as u64 {
-        let reason = format!("its descriptor has {} bytes, too few", symbol.size());
+    if size != 0 && size < size_of::<Descriptor>() as u64 {
+        let reason = format!("its descriptor has {size} bytes, too few");
         return Err(LoadError::Layout { reason });
     }
     Ok(())

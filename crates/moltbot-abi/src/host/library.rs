@@ -51,7 +51,12 @@ impl Library {
                 image.turn(message)
             }) as Deliver)
         };
-        let worker = Worker::start("plugin", place.patience, prepare)?.watched("plugin-watch")?;
+        let patience = place.patience;
+        let worker = Worker::start("plugin", patience, prepare).map_err(|error| match error {
+            LoadError::Carrier(CarrierError::Gone { .. }) => LoadError::Hung { patience },
+            other => other,
+        })?;
+        let worker = worker.watched("plugin-watch")?.blocking(place.blocking);
         Ok(Arc::new(Self { worker }))
     }
 }

@@ -61,15 +61,23 @@ pub struct Place {
     pub env: Vec<(String, String)>,
     /// How long a plugin may take for one message, and for being loaded.
     pub patience: Duration,
+    /// Whether a call waits on its thread for the plugin instead of yielding, for callers without
+    /// a runtime that poll only once.
+    pub blocking: bool,
 }
 
 impl Place {
     /// Uses a directory, an environment from which only what every program needs is passed on, and
-    /// ten seconds.
+    /// five seconds.
     pub fn new(dir: PathBuf, env: &[(String, String)]) -> Self {
         const PASSED: &[&str] = &["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"];
         let passed = env.iter().filter(|(name, _)| PASSED.contains(&name.as_str()));
-        Self { dir, env: passed.cloned().collect(), patience: Duration::from_secs(10) }
+        Self {
+            dir,
+            env: passed.cloned().collect(),
+            patience: Duration::from_secs(5),
+            blocking: false,
+        }
     }
 }
 
@@ -131,6 +139,13 @@ pub enum LoadError {
         /// The loader's words.
         reason: String,
     },
+    /// A constructor of it does not end. The loader's lock is held for ever, so that this process
+    /// can neither load anything else nor exit in order: its caller has to end it.
+    #[error("it did not finish loading within {} s, and this program cannot go on with it", patience.as_secs_f32())]
+    Hung {
+        /// How long it had.
+        patience: Duration,
+    },
     /// This program cannot load libraries at all.
     #[error("this program is linked statically and cannot load libraries; use a process")]
     Static {},
@@ -189,9 +204,26 @@ pub fn open(
     handles.into_iter().map(Carried::new).collect()
 }
 
+/// Tells how a file wants to be run: a library that exports a plugin is loaded, anything else is a
+/// program.
+pub fn kind_of(file: &Checked) -> Kind {
+    match image::check(&file.bytes) {
+        Ok(()) | Err(LoadError::Layout { .. }) => Kind::Library,
+        Err(_) => Kind::Process,
+    }
+}
+
 /// Says whether this file took the host down before.
 pub fn crashed(place: &Place, sha256: &str) -> Option<Crash> {
     marker::survived(&place.dir, sha256)
+}
+
+/// Tells whether this system keeps the process of a plugin from files and connections that it was
+/// not given. Where it does not, the process still lacks the host's memory and environment.
+pub fn confines() -> bool {
+    // A thread of its own: what locks itself in stays so.
+    let inside = std::thread::spawn(|| sandbox::lock_in(Path::new("/usr")));
+    inside.join().unwrap_or(false)
 }
 
 /// Makes a directory that only its owner can enter.

@@ -114,7 +114,7 @@ impl Carrier for Session {
 fn start(file: &Checked, place: &Place) -> Result<Session, LoadError> {
     let copy = file.copy(&place.dir)?;
     let place = place.clone();
-    let patience = place.patience;
+    let (patience, blocking) = (place.patience, place.blocking);
     // The thread locks itself in, so that the child is born inside.
     let prepare = move || {
         let own = copy.path.parent().unwrap_or(&copy.path);
@@ -128,7 +128,7 @@ fn start(file: &Checked, place: &Place) -> Result<Session, LoadError> {
             answer
         }) as Deliver)
     };
-    Worker::start("plugin", patience * 2, prepare).map(Session)
+    Worker::start("plugin", patience * 2, prepare).map(|it| Session(it.blocking(blocking)))
 }
 
 /// A child and the pipes to it. Dropping it kills its process group.

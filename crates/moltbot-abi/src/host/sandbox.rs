@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-/// Where programs, libraries and interpreters are; read and run, never written.
+/// Where programs, libraries and interpreters are; read and run, never written. Not `/proc/self`:
+/// seen from here it is the host.
 #[cfg(target_os = "linux")]
 const SYSTEM: &[&str] = &[
     "/usr",
@@ -20,7 +21,6 @@ const SYSTEM: &[&str] = &[
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/alternatives",
-    "/proc/self",
     "/proc/meminfo",
     "/proc/cpuinfo",
     "/sys/fs/cgroup",

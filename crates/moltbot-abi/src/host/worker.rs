@@ -14,7 +14,7 @@ use crate::{CarrierError, Packet};
 pub(crate) type Deliver = Box<dyn FnMut(&[u8]) -> Result<Packet, CarrierError>>;
 
 /// The host's end of such a thread. Dropping it ends the thread after what it is doing.
-pub(crate) struct Worker(Arc<Desk>);
+pub(crate) struct Worker(Arc<Desk>, bool);
 
 struct Desk {
     state: Mutex<State>,
@@ -68,7 +68,7 @@ impl Worker {
         })?;
         let late = || LoadError::Carrier(stuck(patience));
         prepared.recv_timeout(patience).map_err(|_| late())??;
-        Ok(Self(desk))
+        Ok(Self(desk, false))
     }
 
     /// Ends calls that take too long. For work that cannot watch itself.
@@ -78,11 +78,17 @@ impl Worker {
         Ok(self)
     }
 
+    /// Makes callers wait on their own thread, for those that poll a future only once.
+    pub(crate) fn blocking(mut self, blocking: bool) -> Self {
+        self.1 = blocking;
+        self
+    }
+
     /// Delivers a message and waits for the answer.
     pub(crate) async fn turn(&self, message: Packet) -> Result<Packet, CarrierError> {
         let slot = Arc::new(Slot::default());
         self.0.put(message, Some(slot.clone()))?;
-        Answer(slot).await
+        if self.1 { super::wait(Answer(slot)) } else { Answer(slot).await }
     }
 
     /// Delivers a message without waiting.

@@ -1,4 +1,7 @@
-//! `moltbot plugins list|info`: what this build is made of.
+//! `moltbot plugins`: what this build is made of, and which plugins from outside it uses.
+
+pub(crate) mod carried;
+mod trust;
 
 use clap::{Arg, ArgMatches, Command};
 use moltbot_core::{Offer, Plugin, Registry};
@@ -12,7 +15,7 @@ use super::{json_arg, terms};
 /// Describes the command.
 pub(crate) fn command(_: &Registry) -> Command {
     Command::new("plugins")
-        .about("Show the plugins of this build")
+        .about("Show the plugins of this build, and use others from outside")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
@@ -28,13 +31,21 @@ pub(crate) fn command(_: &Registry) -> Command {
                 .arg(json_arg())
                 .after_help("Example:\n  moltbot plugins info api-key"),
         )
-        .after_help("Examples:\n  moltbot plugins list\n  moltbot plugins info <id>")
+        .subcommands(trust::commands())
+        .after_help(
+            "Examples:\n  moltbot plugins list\n  moltbot plugins info <id>\n  \
+             moltbot plugins trust <path>",
+        )
 }
 
 /// Runs a subcommand.
 pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     match args.subcommand() {
         Some(("info", args)) => info(cx, args),
+        Some(("trust", args)) => trust::trust(cx, args),
+        Some(("untrust", args)) => trust::untrust(cx, args),
+        Some(("check", args)) => trust::check(cx, args),
+        Some(("doctor", _)) => trust::doctor(cx),
         Some((_, args)) => list(cx, args),
         None => unreachable!("clap requires a subcommand"),
     }
@@ -45,9 +56,13 @@ fn list(cx: &mut Context, args: &ArgMatches) -> Outcome {
     if args.get_flag("json") {
         // What this build holds is known whatever the config says.
         let workspace = cx.load().ok().and_then(|loaded| loaded.config.agents?.defaults?.workspace);
-        let plugins: Vec<_> =
-            registry.plugins().iter().map(|plugin| summary(registry, plugin)).collect();
-        let list = json!({ "workspaceDir": workspace, "plugins": plugins, "diagnostics": [] });
+        let used = registry.plugins().iter().map(|plugin| summary(cx, registry, plugin));
+        let plugins: Vec<_> = used.chain(unused(cx)).collect();
+        let list = json!({
+            "workspaceDir": workspace,
+            "plugins": plugins,
+            "diagnostics": diagnostics(cx),
+        });
         cx.out.json(&list);
         return Ok(Exit::OK);
     }
@@ -62,7 +77,32 @@ fn list(cx: &mut Context, args: &ArgMatches) -> Outcome {
         })
         .collect();
     cx.out.table(&["Id", "Version", "Brings", "About"], &rows);
+    outside(cx);
     Ok(Exit::OK)
+}
+
+/// Lists the files of the config, what is in them, and why some are not used.
+fn outside(cx: &mut Context) {
+    let rows: Vec<Vec<String>> = cx
+        .carried()
+        .iter()
+        .map(|row| {
+            let (state, why) = match &row.problem {
+                None => {
+                    let ids: Vec<_> = row.plugins.iter().map(|plugin| plugin.id).collect();
+                    (format!("used: {}", ids.join(", ")), row.complaints.join("; "))
+                }
+                Some(problem) => {
+                    ("not used".to_string(), format!("{} ({})", problem.reason, problem.hint))
+                }
+            };
+            vec![cx.shown(&row.path), trust::word(row.kind).to_string(), state, why]
+        })
+        .collect();
+    if !rows.is_empty() {
+        cx.out.line("");
+        cx.out.table(&["From outside", "Kind", "State", "Why"], &rows);
+    }
 }
 
 fn info(cx: &mut Context, args: &ArgMatches) -> Outcome {
@@ -77,11 +117,17 @@ fn info(cx: &mut Context, args: &ArgMatches) -> Outcome {
         });
     };
     if args.get_flag("json") {
-        let mut value = summary(registry, plugin);
+        let mut value = summary(cx, registry, plugin);
         value["offers"] = offers(registry, plugin).map(describe).collect();
         cx.out.json(&value);
         return Ok(Exit::OK);
     }
+    describe_plugin(cx, registry, plugin);
+    Ok(Exit::OK)
+}
+
+/// Shows a plugin with everything it offers and asks for.
+fn describe_plugin(cx: &mut Context, registry: &Registry, plugin: &Plugin) {
     cx.out.line(format!("{} {}", plugin.id, plugin.version));
     cx.out.line(plugin.about);
     cx.out.line(format!("Built for core: {}", plugin.core));
@@ -109,16 +155,46 @@ fn info(cx: &mut Context, args: &ArgMatches) -> Outcome {
             cx.out.line(format!("  {name:<9}{text}"));
         }
     }
-    Ok(Exit::OK)
 }
 
-fn summary(registry: &Registry, plugin: &Plugin) -> Value {
+/// Describes the files that are trusted and not used.
+fn unused(cx: &Context) -> impl Iterator<Item = Value> {
+    let rows = cx.carried().iter().filter_map(|row| Some((row, row.problem.as_ref()?)));
+    rows.map(|(row, problem)| {
+        json!({
+            "id": null,
+            "origin": trust::word(row.kind),
+            "path": row.path.display().to_string(),
+            "enabled": true,
+            "status": "error",
+            "error": problem.reason,
+        })
+    })
+}
+
+fn diagnostics(cx: &Context) -> Vec<Value> {
+    let said = |level: &str, path: &std::path::Path, message: &str, hint: Option<&str>| {
+        let path = path.display().to_string();
+        json!({ "level": level, "path": path, "message": message, "hint": hint })
+    };
+    let mut list = Vec::new();
+    for row in cx.carried() {
+        let problem = row.problem.as_ref();
+        list.extend(problem.map(|it| said("error", &row.path, &it.reason, Some(it.hint.as_str()))));
+        list.extend(row.complaints.iter().map(|it| said("warn", &row.path, it, None)));
+    }
+    list
+}
+
+fn summary(cx: &Context, registry: &Registry, plugin: &Plugin) -> Value {
+    let row = cx.carried().iter().find(|row| row.plugins.iter().any(|one| one.id == plugin.id));
     json!({
         "id": plugin.id,
         "version": plugin.version,
         "description": plugin.about,
         "core": plugin.core,
-        "origin": "linked",
+        "origin": row.map_or("linked", |row| trust::word(row.kind)),
+        "path": row.map(|row| row.path.display().to_string()),
         "enabled": true,
         "status": "loaded",
         "providers": providers(registry, plugin).collect::<Vec<_>>(),

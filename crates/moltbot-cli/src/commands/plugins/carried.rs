@@ -1,0 +1,189 @@
+//! Plugins from outside: those that the config trusts, loaded before the command line is read,
+//! because flags and choices are grown from them.
+//!
+//! Each ends as a [`Row`]. Nothing that a plugin is or does keeps the program from starting.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use clap::Command;
+use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place};
+use moltbot_config::{Extensions, LoadInput, Paths, PluginKind, TrustedPlugin};
+use moltbot_core::{Plugin, Registry, VERSION};
+
+use crate::environment::Outside;
+use crate::tree;
+
+/// What became of one entry of `plugins.trusted`.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// The file, as the config names it.
+    pub(crate) path: PathBuf,
+    /// How it is run.
+    pub(crate) kind: Kind,
+    /// The plugins in it; empty if it is not used.
+    pub(crate) plugins: Vec<&'static Plugin>,
+    /// Why it is not used.
+    pub(crate) problem: Option<Problem>,
+    /// What it did wrong without being refused for it.
+    pub(crate) complaints: Vec<String>,
+}
+
+/// Why a plugin is not used, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// One clause.
+    pub(crate) reason: String,
+    /// What to type or do.
+    pub(crate) hint: String,
+}
+
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Self {
+        Self { reason: error.to_string(), hint: error.hint().to_string() }
+    }
+}
+
+/// The registry of the linked plugins and of those from outside that go with them.
+pub(crate) struct Extended {
+    pub(crate) registry: &'static Registry,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Loads what the config trusts. Costs one look at the config's text if it trusts nothing.
+pub(crate) fn extend(
+    linked: &'static Registry,
+    process: &[(String, String)],
+    paths: &Paths,
+) -> Extended {
+    let mut extended = Extended { registry: linked, rows: Vec::new() };
+    if !may_trust(paths.config_file()) {
+        return extended;
+    }
+    // Which settings there are is not known before the plugins are.
+    let extensions = Extensions::default();
+    let (env, _) = Outside { process, paths, extensions: &extensions, registry: linked }.read();
+    let input = LoadInput { paths, env: &env, extensions: &extensions, version: VERSION };
+    // A config that is invalid trusts nobody; whoever reads it next says what is wrong with it.
+    let Ok(loaded) = moltbot_config::load(&input) else { return extended };
+    let Some(plugins) = loaded.config.plugins else { return extended };
+    let off = plugins.enabled == Some(false);
+    let place = place(paths, process);
+    for trusted in &plugins.trusted {
+        let pin = pin(trusted, paths.home());
+        let off = off.then(|| Problem {
+            reason: "the config switches plugins off".to_string(),
+            hint: "moltbot config set plugins.enabled true".to_string(),
+        });
+        let carried = match off {
+            Some(problem) => Err(problem),
+            None => open(&pin, &place).map_err(Problem::from),
+        };
+        let row = match carried {
+            Ok(carried) => extended.add(&pin, &carried),
+            Err(problem) => row(&pin, Some(problem)),
+        };
+        extended.rows.push(row);
+    }
+    extended
+}
+
+/// Where copies and marks are kept, and what child processes see of the environment.
+pub(crate) fn place(paths: &Paths, process: &[(String, String)]) -> Place {
+    Place::new(paths.state_dir().join("plugins"), process)
+}
+
+/// Says how two sets of plugins clash, if they do.
+///
+/// `registry` holds both; what it does not know about are the commands of the program.
+pub(crate) fn clash(registry: &Registry) -> Option<String> {
+    fn walk(command: &Command) -> Option<String> {
+        let mut seen = HashSet::new();
+        for name in command.get_subcommands().map(Command::get_name) {
+            if !seen.insert(name.to_string()) {
+                return Some(format!("`{name}` is already a command of {}", command.get_name()));
+            }
+        }
+        let mut seen = HashSet::new();
+        for long in command.get_arguments().filter_map(|arg| arg.get_long()) {
+            if !seen.insert(long) {
+                return Some(format!("--{long} is already a flag of {}", command.get_name()));
+            }
+        }
+        command.get_subcommands().find_map(walk)
+    }
+    walk(&tree::command(registry))
+}
+
+fn open(pin: &Pin, place: &Place) -> Result<Vec<Carried>, LoadError> {
+    if !pin.path.is_absolute() {
+        let path = pin.path.display().to_string();
+        return Err(LoadError::Unreadable { path, reason: "the path is not absolute".to_string() });
+    }
+    host::open(&host::read(&pin.path, Some(&pin.sha256))?, pin, place, false)
+        .inspect_err(end_if_hung)
+}
+
+/// Ends the program if it could not even exit any more. The plugin is skipped from then on.
+pub(super) fn end_if_hung(error: &LoadError) {
+    if matches!(error, LoadError::Hung { .. }) {
+        eprintln!("Error: a plugin hangs: {error}; the next start leaves it out");
+        std::process::abort();
+    }
+}
+
+impl Extended {
+    /// Takes the plugins of one file if they go with those that are there.
+    fn add(&mut self, pin: &Pin, carried: &[Carried]) -> Row {
+        let mut all = self.registry.plugins().to_vec();
+        all.extend(carried.iter().map(Carried::plugin));
+        let clashing = |reason: String| Problem {
+            reason,
+            hint: "only one of the two can be used; `moltbot plugins untrust` takes one off"
+                .to_string(),
+        };
+        let problem = match Registry::new(all, tree::RESERVED_FLAGS) {
+            Err(error) => Some(clashing(error.to_string())),
+            Ok(registry) => match clash(&registry) {
+                Some(reason) => Some(clashing(reason)),
+                None => {
+                    self.registry = Box::leak(Box::new(registry));
+                    None
+                }
+            },
+        };
+        let mut row = row(pin, problem);
+        row.complaints = carried.iter().flat_map(Carried::complaints).collect();
+        if row.problem.is_none() {
+            row.plugins = carried.iter().map(Carried::plugin).collect();
+        }
+        row
+    }
+}
+
+fn row(pin: &Pin, problem: Option<Problem>) -> Row {
+    let (path, kind) = (pin.path.clone(), pin.kind);
+    Row { path, kind, plugins: Vec::new(), problem, complaints: Vec::new() }
+}
+
+/// Reads one entry of the config.
+pub(super) fn pin(trusted: &TrustedPlugin, home: &Path) -> Pin {
+    let kind = match trusted.kind {
+        PluginKind::Library => Kind::Library,
+        // What is not named a library is never loaded into this process.
+        _ => Kind::Process,
+    };
+    let path = match trusted.path.as_str().strip_prefix("~/") {
+        Some(rest) => home.join(rest),
+        None => PathBuf::from(trusted.path.as_str()),
+    };
+    let allow_abort = trusted.allow_abort.unwrap_or(false);
+    Pin { path, sha256: trusted.sha256.as_str().to_string(), kind, allow_abort }
+}
+
+/// Looks for the word without which nothing is trusted, also in files that are included.
+fn may_trust(config: &Path) -> bool {
+    let text = std::fs::read(config).unwrap_or_default();
+    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    has(b"trusted") || has(b"$include") || has(b"\\u")
+}
