@@ -64,6 +64,7 @@ mod store_write;
 mod testing;
 mod text;
 mod undo;
+mod usage;
 mod wire;
 mod write;
 
@@ -100,3 +101,4 @@ pub use text::{
     switched_message,
 };
 pub use undo::{Undo, UndoError, undo};
+pub use usage::{Flush, USAGE_DELAY_MS, USAGE_PATIENCE_MS, UsageWriter, Use};
