@@ -15,6 +15,7 @@ mod choice;
 mod clients;
 mod models;
 mod onboard;
+mod plugins;
 mod readme;
 mod secrets;
 mod state;
