@@ -13,6 +13,7 @@ mod bad_input;
 mod chat;
 mod choice;
 mod clients;
+mod gateway;
 mod models;
 mod onboard;
 mod plugins;

@@ -177,7 +177,9 @@ fn is_ours(settings: &Settings, local: SocketAddr, host: &str) -> bool {
         Some((name, digits)) if !digits.contains(']') => (name, digits.parse().ok()),
         _ => (host, Some(80)),
     };
-    if asked != Some(port) || host.ends_with(':') {
+    // The parser would take a sign and leading zeros.
+    let plain = host.len() == name.len() || host[name.len()..] == format!(":{port}");
+    if asked != Some(port) || !plain {
         return false;
     }
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::openai::Stream;
 use super::relay::Relay;
 
 /// Why a reply breaks off: the connection ends with it, which is what tells the client.
@@ -18,6 +19,8 @@ pub(crate) enum DoorBody {
     Full(Option<Bytes>),
     /// Passed on as it comes.
     Relay(Box<Relay>),
+    /// Written here, out of what comes.
+    Made(Box<Stream>),
 }
 
 impl DoorBody {
@@ -37,6 +40,7 @@ impl Body for DoorBody {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relay(relay) => relay.poll_next(cx),
+            Self::Made(made) => Pin::new(made.as_mut()).poll_frame(cx),
         }
     }
 
@@ -44,6 +48,7 @@ impl Body for DoorBody {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Relay(relay) => relay.is_over(),
+            Self::Made(made) => made.is_end_stream(),
         }
     }
 
@@ -51,6 +56,7 @@ impl Body for DoorBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Relay(relay) => relay.size_hint(),
+            Self::Made(made) => made.size_hint(),
         }
     }
 }

@@ -205,6 +205,7 @@ impl Forward<'_> {
             }
             match failure.scope {
                 Scope::Profile | Scope::ProfileModel => {}
+                Scope::Model if failure.kind == FailureKind::Overloaded && !moved => moved = true,
                 Scope::Request | Scope::Model => break,
                 // Another account may be served by another part of the service: worth one try,
                 // unless there was no way there, or it has cost a client's patience already.

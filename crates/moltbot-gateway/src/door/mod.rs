@@ -15,6 +15,7 @@ mod error;
 mod forward;
 mod log;
 mod models;
+mod openai;
 mod relay;
 mod serve;
 mod server;

@@ -22,7 +22,7 @@ use super::log::Ticket;
 use super::relay::{Breaking, Relay};
 use super::shared::{Shared, State};
 use super::upstream::Pool;
-use super::{access, models};
+use super::{access, models, openai};
 use crate::scan::{Patterns, ScanOptions, scan};
 
 /// One worker's door.
@@ -288,9 +288,8 @@ impl Door {
                 let body = Capped::new(body, most);
                 self.through(asked, Op::PassThrough, head, Some(body), ticket).await
             }
-            Place::Health | Place::Nowhere | Place::ChatCompletions => {
-                Err(nowhere(head.uri.path()))
-            }
+            Place::ChatCompletions => openai::chat(self, asked, head, body, ticket).await,
+            Place::Health | Place::Nowhere => Err(nowhere(head.uri.path())),
         }
     }
 

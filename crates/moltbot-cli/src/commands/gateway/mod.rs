@@ -92,7 +92,11 @@ fn run_flags(command: Command) -> Command {
     let flag =
         |name: &'static str, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     command
-        .arg(value("port", "N", "Listen on this port, not the configured one or 18789"))
+        .arg(value(
+            "port",
+            "N",
+            "Listen on this port, not the configured one or 18789; 0 takes any free one",
+        ))
         .arg(
             value("bind", "WHERE", "Listen there; without it on this machine only")
                 .value_parser(["loopback", "lan", "tailnet", "auto", "custom"]),

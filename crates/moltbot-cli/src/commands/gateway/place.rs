@@ -64,8 +64,9 @@ pub(super) fn port(cx: &mut Context, args: Option<&ArgMatches>) -> Result<u16, F
     });
     if let Some(raw) = raw {
         return match raw.trim().parse::<u16>() {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(Failure::input("Invalid port").hint("a port is a number from 1 to 65535")),
+            // 0 is any free one: for tests, and for who reads the address from the first line.
+            Ok(port) => Ok(port),
+            Err(_) => Err(Failure::input("Invalid port").hint("a port is a number up to 65535")),
         };
     }
     let config = cx.config()?;
@@ -89,8 +90,8 @@ pub(super) fn place(cx: &mut Context, args: Option<&ArgMatches>) -> Result<Place
         Some(_) => Bind::Loopback,
     };
     let (addresses, word) = match bind {
-        Bind::Loopback => (here(), "loopback"),
-        Bind::Auto => (here(), "auto"),
+        Bind::Loopback => (here(port), "loopback"),
+        Bind::Auto => (here(port), "auto"),
         Bind::Lan => (vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)], "lan"),
         bind => {
             let host = gateway.and_then(|gateway| gateway.custom_bind_host.as_ref());
@@ -114,7 +115,10 @@ pub(super) fn place(cx: &mut Context, args: Option<&ArgMatches>) -> Result<Place
     Ok(Place { port, addresses, bind: word, loopback })
 }
 
-fn here() -> Vec<IpAddr> {
+fn here(port: u16) -> Vec<IpAddr> {
+    if port == 0 {
+        return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    }
     vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
 }
 

@@ -1,0 +1,203 @@
+//! The gateway from outside: real sockets, real signals, the lab or a scripted service behind it
+//! (spec cases 72 to 75, spec 08).
+
+mod doors;
+mod openai;
+mod safety;
+mod upstream;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{KEY, KEY2, Sandbox, until};
+
+/// The owner's token in these tests.
+const TOKEN: &str = "mbg_FAKEgatewayTOKENfakeGATEWAYtoken";
+
+/// A running gateway, ended with its test.
+struct Gate {
+    child: Child,
+    addr: String,
+}
+
+/// An answer, read to the end of its connection or of its length.
+#[derive(Debug, Clone)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, self.text()))
+    }
+}
+
+impl Gate {
+    /// Starts a gateway on a free port and waits until it serves.
+    fn start(sandbox: &Sandbox) -> Self {
+        let mut child = sandbox
+            .command(&["gateway", "--port", "0", "--verbose"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the gateway starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines
+            .find_map(|line| line.ok()?.strip_prefix("gateway: http://").map(ToString::to_string));
+        Self { child, addr: line.expect("the gateway says where it is") }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.addr).expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream
+    }
+
+    /// Sends bytes as they are and reads until the gateway closes or falls silent.
+    fn raw(&self, request: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.set_read_timeout(Some(Duration::from_millis(1_500))).expect("a socket");
+        // The gateway may have answered and closed before all of it was written.
+        let _ = stream.write_all(request);
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    /// Sends one request on a connection of its own.
+    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head += &format!("host: {}\r\n", self.addr);
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() || method == "POST" {
+            head += &format!("content-length: {}\r\n", body.len());
+        }
+        head += "\r\n";
+        let mut stream = self.connect();
+        stream.write_all(head.as_bytes()).expect("the head is sent");
+        // A refusal may come before the body was read.
+        let _ = stream.write_all(body);
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        parse(&reply)
+    }
+
+    /// Posts JSON with the owner's token.
+    fn post(&self, path: &str, body: &Value) -> Answer {
+        let headers = [
+            ("x-api-key", TOKEN),
+            ("anthropic-version", "2023-06-01"),
+            ("content-type", "application/json"),
+        ];
+        self.ask("POST", path, &headers, body.to_string().as_bytes())
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[("x-api-key", TOKEN), ("anthropic-version", "2023-06-01")], b"")
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the gateway runs");
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Takes a reply apart; chunked ones are put together.
+fn parse(reply: &[u8]) -> Answer {
+    let end = reply.windows(4).position(|four| four == b"\r\n\r\n");
+    let Some(end) = end else {
+        panic!("no reply: {:?}", String::from_utf8_lossy(reply));
+    };
+    let head = String::from_utf8_lossy(&reply[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+    let mut answer = Answer { status, head, body: reply[end + 4..].to_vec() };
+    if answer.header("transfer-encoding").is_some() {
+        answer.body = unchunk(&answer.body);
+    }
+    answer
+}
+
+fn unchunk(mut rest: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = String::from_utf8_lossy(&rest[..end]);
+        let size = usize::from_str_radix(size.trim(), 16).expect("a chunk size");
+        if size == 0 {
+            break;
+        }
+        out.extend_from_slice(&rest[end + 2..end + 2 + size]);
+        rest = &rest[end + 4 + size..];
+    }
+    out
+}
+
+/// A config whose service is at `url`.
+fn config(url: &str, more: Value) -> Value {
+    let mut gateway = json!({ "mode": "local", "auth": { "token": TOKEN } });
+    if let (Value::Object(gateway), Value::Object(more)) = (&mut gateway, more) {
+        gateway.extend(more);
+    }
+    json!({ "gateway": gateway,
+        "models": { "providers": { "anthropic": { "baseUrl": url, "models": [] } } } })
+}
+
+/// A home with one key and a service at `url`.
+fn one_key(url: &str, more: Value) -> Sandbox {
+    let sandbox = Sandbox::new().env("ANTHROPIC_API_KEY", KEY);
+    sandbox.write_config(&config(url, more).to_string());
+    sandbox
+}
+
+/// A home with two keys in a fixed order and a service at `url`.
+fn two_keys(url: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write_config(&config(url, json!({})).to_string());
+    let key = |key: &str| json!({ "type": "api_key", "provider": "anthropic", "key": key });
+    sandbox.write_store(&json!({ "version": 1,
+        "profiles": { "anthropic:one": key(KEY), "anthropic:two": key(KEY2) },
+        "order": { "anthropic": ["anthropic:one", "anthropic:two"] } }));
+    sandbox
+}
+
+fn hello() -> Value {
+    json!({ "model": "claude-opus-4-5", "max_tokens": 50,
+        "messages": [{ "role": "user", "content": "hi" }] })
+}
+
+fn hello_streamed() -> Value {
+    let mut body = hello();
+    body["stream"] = true.into();
+    body
+}
