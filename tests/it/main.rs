@@ -12,6 +12,7 @@ mod agent;
 mod bad_input;
 mod chat;
 mod choice;
+mod claude_backend;
 mod clients;
 mod gateway;
 mod models;

@@ -6,6 +6,7 @@ use moltbot_core::{
 };
 use serde_json::Value;
 
+use crate::child::{PreparedRun, Workshop};
 use crate::compose::Chat;
 use crate::http::{Http, Limits};
 use crate::model::ModelRef;
@@ -13,6 +14,23 @@ use crate::scan::{ScanOptions, scan};
 use crate::send::{Prepared, SendError, prepare, send};
 use crate::setup::ProviderSetup;
 use crate::transcript::Transcript;
+
+/// An exchange, ready to be performed.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    Http(Box<Prepared>),
+    Run(Box<PreparedRun>),
+}
+
+impl Ready {
+    /// Returns where it goes, as `https://host`; `None` for a program.
+    pub(crate) fn origin(&self) -> Option<String> {
+        match self {
+            Self::Http(prepared) => Some(crate::http::origin(&prepared.url)),
+            Self::Run(_) => None,
+        }
+    }
+}
 
 /// A composed chat, looked at once for its provider.
 pub(crate) struct Looked<'a> {
@@ -72,15 +90,14 @@ impl<'a> Looked<'a> {
     }
 
     /// Lets the provider translate, and puts the credential in. Pure.
-    pub(crate) fn prepare(
-        &self,
-        credential: &Credential,
-        now: Timestamp,
-    ) -> Result<Prepared, Unsent> {
+    pub(crate) fn prepare(&self, credential: &Credential, now: Timestamp) -> Result<Ready, Unsent> {
         let exchange = self.exchange(credential, now)?;
+        if let Some(run) = PreparedRun::of(self.chat, &exchange, credential) {
+            return Ok(Ready::Run(Box::new(run?)));
+        }
         let own = self.setup.credential_headers(&self.model.model);
         let prepared = prepare(self.chat, &self.found, &exchange, credential, &self.setup.origins)?;
-        Ok(prepared.with_headers(&own)?)
+        Ok(Ready::Http(Box::new(prepared.with_headers(&own)?)))
     }
 
     fn exchange(&self, credential: &Credential, now: Timestamp) -> Result<Exchange, ProviderError> {
@@ -120,9 +137,25 @@ pub(crate) struct Trouble {
     pub(crate) forwarded: Option<Transcript>,
 }
 
-/// Sends a request and takes in the reply. Events go to `sink` from the first one on that shows
-/// something; until then another credential or model may still take over unnoticed.
+/// Performs an exchange and takes in the reply. Events go to `sink` from the first one on that
+/// shows something; until then another credential or model may still take over unnoticed.
 pub(crate) async fn perform(
+    shop: &Workshop<'_>,
+    setup: &ProviderSetup,
+    ready: Ready,
+    limits: &(dyn Fn() -> Limits + Send + Sync),
+    now: &(dyn Fn() -> Timestamp + Send + Sync),
+    sink: &mut (dyn FnMut(&Event) + Send),
+) -> Result<Answer, Trouble> {
+    match ready {
+        Ready::Http(prepared) => {
+            perform_http(&shop.host.http, setup, *prepared, limits, now, sink).await
+        }
+        Ready::Run(run) => crate::child::perform(shop, setup, *run, limits, sink).await,
+    }
+}
+
+async fn perform_http(
     http: &Http,
     setup: &ProviderSetup,
     prepared: Prepared,
@@ -143,7 +176,7 @@ pub(crate) async fn perform(
     };
     let observed = provider.observe(&live.headers, now());
     let mut decoder = provider.decoder(DecoderMode::Full);
-    let mut stream = Stream { transcript: Transcript::default(), held: Vec::new(), shown: false };
+    let mut stream = Stream::default();
     let mut events = Vec::new();
     let ended = loop {
         let (fault, over) = match live.chunk(limits()).await {
@@ -181,21 +214,28 @@ pub(crate) async fn perform(
     Err(Trouble { ended, observed, forwarded })
 }
 
-struct Stream {
+#[derive(Default)]
+pub(crate) struct Stream {
     transcript: Transcript,
     /// Events that show nothing yet.
     held: Vec<Event>,
     shown: bool,
 }
 
-enum Step {
+pub(crate) enum Step {
     More,
     Done,
     Failed(Ended),
 }
 
 impl Stream {
-    fn take(
+    /// Returns what came, and whether any of it was shown.
+    pub(crate) fn into_parts(self) -> (Transcript, bool) {
+        (self.transcript, self.shown)
+    }
+
+    /// Takes events in, and hands them on once one of them shows something.
+    pub(crate) fn take(
         &mut self,
         events: &mut Vec<Event>,
         headers: &[Header<'static>],

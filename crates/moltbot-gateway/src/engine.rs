@@ -10,6 +10,7 @@ use moltbot_core::{
 };
 use moltbot_profiles::{AuthRules, Choice, Pin, Profiles, Store};
 
+use crate::child::{Children, Workshop};
 use crate::clock::Clock;
 use crate::error::ChatError;
 use crate::front::Front;
@@ -77,6 +78,7 @@ pub struct Engine {
     pub(crate) models: Models,
     pub(crate) rules: AuthRules,
     flights: Flights,
+    children: Arc<Children>,
     /// Models that a service was too busy for, and until when they are passed over.
     busy: Mutex<HashMap<ModelRef, Timestamp>>,
 }
@@ -107,6 +109,7 @@ impl Engine {
             models,
             rules,
             flights: Flights::default(),
+            children: Arc::default(),
             busy: Mutex::default(),
         }
     }
@@ -278,6 +281,18 @@ impl Engine {
     ) -> Selection {
         let methods = self.methods();
         Selection::make(&methods, &self.rules, &self.env, setup, model, profiles, pin).await
+    }
+
+    /// Returns what exchanges are performed with.
+    pub(crate) fn workshop<'a>(&'a self, source: &'a str) -> Workshop<'a> {
+        Workshop {
+            children: &self.children,
+            host: &self.host,
+            registry: self.registry,
+            agent: &self.agent.id,
+            directory: self.agent.dir.join("programs"),
+            source,
+        }
     }
 
     /// Passes a model over for a moment, because its service is too busy.

@@ -177,7 +177,7 @@ impl<'a> EffectHost<'a> {
         ran.await.map_err(|_| HostError::Timeout { ms: limit })?
     }
 
-    fn find_program(&self, program: &str) -> Result<PathBuf, HostError> {
+    pub(crate) fn find_program(&self, program: &str) -> Result<PathBuf, HostError> {
         if program.contains('/') {
             let reason = format!("{program} is not the bare name of a program");
             return Err(HostError::Denied { reason });
@@ -192,7 +192,7 @@ impl<'a> EffectHost<'a> {
 
     /// The whole environment of a child: the allow-list, the variables that say where the declared
     /// files are, and what the call adds.
-    fn child_env(&self, run: &Run) -> Vec<(String, Secret)> {
+    pub(crate) fn child_env(&self, run: &Run) -> Vec<(String, Secret)> {
         let places = self.needs.files.iter().filter_map(|file| file.dir_env.as_deref());
         let mut env: Vec<(String, Secret)> = CHILD_ENV
             .into_iter()

@@ -47,14 +47,17 @@
 //! - A request is punished at most once for a profile, and only if the provider says that the
 //!   profile is at fault. Dropping a chat punishes nobody.
 //! - A failed renewal changes no store; a link is never stored with a secret.
+//! - A program that a provider runs is never shared between conversations, and outlives neither
+//!   its engine nor this process, however that ends.
 //! - Time, environment, home and paths come in as values; no runtime is made here. HTTP, programs
 //!   and waiting need the caller's tokio runtime; reading small files does not.
-//! - Deliberately absent: HTTP doors, the journal of renewals and the lease between processes,
-//!   pooled child processes.
+//! - Deliberately absent: HTTP doors, the journal of renewals and the lease between
+//!   processes.
 
 #![forbid(unsafe_code)]
 
 mod attempt;
+mod child;
 mod clock;
 mod compose;
 mod door;

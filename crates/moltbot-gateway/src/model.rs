@@ -282,6 +282,13 @@ impl Models {
         if params.is_empty() { Value::Null } else { Value::Object(params) }
     }
 
+    /// Returns the provider whose program runs a model, if the config names one (`runtime`).
+    pub fn runtime(&self, model: &ModelRef) -> Option<&str> {
+        let own = |(key, _): &&(String, _)| self.key(key).as_ref() == Some(model);
+        let entry = self.entries.iter().find(own);
+        entry.and_then(|(_, settings)| settings.runtime.as_ref()).map(|runtime| runtime.as_str())
+    }
+
     /// Lists the aliases: the config's, and the built-in ones of entries without any (C-27).
     pub fn aliases(&self) -> Vec<(String, ModelRef)> {
         let mut out: Vec<(String, ModelRef)> = Vec::new();

@@ -186,7 +186,8 @@ impl Engine {
         let limits = || Limits { first_byte_ms: options.timeout_ms, ..self.limits };
         let now = || self.now();
         let mut ignore = |_: &moltbot_core::Event| {};
-        let asked = perform(&self.host.http, setup, prepared, &limits, &now, &mut ignore);
+        let shop = self.workshop(&target.label);
+        let asked = perform(&shop, setup, prepared, &limits, &now, &mut ignore);
         let asked = tokio::time::timeout(Duration::from_millis(options.timeout_ms), asked).await;
         let latency = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         match asked {

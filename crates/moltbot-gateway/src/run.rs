@@ -153,7 +153,7 @@ impl<'e> Run<'e> {
                 (planned.first(), Looked::new(setup, &model, &params, &chat))
             {
                 match looked.prepare(&first.credential, self.record.at) {
-                    Ok(prepared) => choice.origin = Some(crate::http::origin(&prepared.url)),
+                    Ok(prepared) => choice.origin = prepared.origin(),
                     Err(unsent) => choice.skipped = Some(unsent_failed(unsent).message),
                 }
             }
@@ -371,8 +371,10 @@ impl<'e> Run<'e> {
     }
 
     fn setup(&self, model: &ModelRef) -> Result<&'e ProviderSetup, Failed> {
-        self.engine.providers.get(&model.provider).ok_or_else(|| {
-            let error = ModelError::Unknown { key: model.clone(), why: None };
+        let runtime = self.engine.models.runtime(model);
+        self.engine.providers.get(runtime.unwrap_or(&model.provider)).ok_or_else(|| {
+            let why = runtime.map(|runtime| format!("this build has no runtime \"{runtime}\""));
+            let error = ModelError::Unknown { key: model.clone(), why };
             Failed::new(error.code(), error.to_string(), "model_not_found")
         })
     }

@@ -110,12 +110,20 @@ impl Selection {
             let state = state.unwrap_or_else(|| ResolvedState::stored(stored, false, now));
             ResolvedState { refreshable: worth_renewing(&state), ..state }
         };
-        let choice = order(&ChoiceInput {
+        let login = owners_login(methods, setup, now);
+        let owned: Vec<&str> = login.iter().map(|view| view.id.as_str()).collect();
+        let mut choice = order(&ChoiceInput {
             model: Some(model),
             pin,
             also: &also,
+            owned: &owned,
             ..ChoiceInput::new(&profiles, rules, &setup.id, &resolved, now)
         });
+        if let Some(view) = login {
+            let own = choice.candidates.iter_mut().find(|candidate| candidate.id == view.id);
+            own.into_iter().for_each(|candidate| candidate.payer = view.state.payer);
+            views.insert(view.id.clone(), view);
+        }
         let (others, problems) = other_sources(setup, env, methods.registry);
         let plan_first = plan_comes_first(&choice, &views, rules, &profiles, &setup.id);
         Self { profiles, choice, views, others, problems, plan_first }
@@ -196,6 +204,29 @@ impl Selection {
             .filter_map(|skipped| Some((skipped.id.as_str(), skipped.until?)))
             .min_by_key(|p| p.1)
     }
+}
+
+/// Returns the login that the provider's own program is asked with, if it has one: a virtual
+/// profile, of which nothing but the statistics is stored (decision 16).
+fn owners_login(
+    methods: &Methods<'_>,
+    setup: &ProviderSetup,
+    now: Timestamp,
+) -> Option<ProfileView> {
+    let takes = |(provider, kind): &(moltbot_core::Text, CredentialKind)| {
+        *kind == CredentialKind::None && *provider == setup.id
+    };
+    if !setup.info.accepts.iter().any(takes) {
+        return None;
+    }
+    let mut offers = methods.registry.offers().iter();
+    let offer =
+        offers.find(|e| e.provider.id == setup.id && e.offer.kind == CredentialKind::None).copied();
+    let id = offer.map_or(format!("{}:login", setup.id), |entry| entry.offer.profile.to_string());
+    let stored = Credential::new(CredentialKind::None, setup.id.clone());
+    let resolved = Resolved::judged(stored.clone(), now);
+    let state = methods.state(&id, offer.as_ref(), &resolved, now);
+    Some(ProfileView { id, stored, resolved: Ok(resolved), state, offer, missing_plugin: None })
 }
 
 fn recorded_other(source: &Source, instead: &Option<String>) -> CredentialChoice {

@@ -5,6 +5,7 @@ fn main() -> std::process::ExitCode {
     moltbot_cli::run(&[
         &moltbot_plugin_anthropic::PLUGIN,
         &moltbot_plugin_api_key::PLUGIN,
+        &moltbot_plugin_claude_cli::PLUGIN,
         &moltbot_plugin_claude_cli_oauth::PLUGIN,
         &moltbot_plugin_setup_token::PLUGIN,
     ])

@@ -84,8 +84,8 @@ impl Run<'_> {
             let began = Instant::now();
             let (limits, clock) = (self.limits(), self.engine.host.clock.clone());
             let now = || clock.now();
-            let http = &self.engine.host.http;
-            let done = perform(http, looked.setup, prepared, &limits, &now, sink).await;
+            let shop = self.engine.workshop(&planned.label);
+            let done = perform(&shop, looked.setup, prepared, &limits, &now, sink).await;
             let latency = began.elapsed();
             let trouble = match done {
                 Ok(answer) => {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
 mod chat;
+mod children;
 mod codes;
 mod credentials;
 mod effects;
