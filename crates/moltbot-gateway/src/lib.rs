@@ -49,9 +49,10 @@
 //! - A failed renewal changes no store; a link is never stored with a secret.
 //! - A program that a provider runs is never shared between conversations, and outlives neither
 //!   its engine nor this process, however that ends.
-//! - Time, environment, home and paths come in as values; no runtime is made here. HTTP, programs
-//!   and waiting need the caller's tokio runtime; reading small files does not.
-//! - Deliberately absent: HTTP doors, the journal of renewals and the lease between
+//! - Time, environment, home and paths come in as values; only the HTTP doors make
+//!   runtimes. HTTP, programs and waiting need the caller's tokio runtime otherwise; reading small
+//!   files does not.
+//! - Deliberately absent: the journal of renewals and the lease between
 //!   processes.
 
 #![forbid(unsafe_code)]
