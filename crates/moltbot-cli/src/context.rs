@@ -46,6 +46,8 @@ pub struct Context {
     front: Option<Arc<dyn Front>>,
     runtime: Option<Runtime>,
     carried: Vec<carried::Row>,
+    /// The words of the command, for the log of changes.
+    command: String,
 }
 
 impl Context {
@@ -120,6 +122,7 @@ impl Context {
             front,
             runtime: None,
             carried,
+            command: typed(&matches),
         };
         let outcome = tree::run(&mut context, &matches);
         (context.out, outcome)
@@ -340,6 +343,7 @@ impl Context {
         FileStore::new(&agent.store)
             .legacy(LegacyFiles { auth, oauth })
             .sleeper(Arc::new(|wait: Duration| Box::pin(tokio::time::sleep(wait))))
+            .command(&self.command)
     }
 
     /// Makes the engine for an agent.
@@ -440,6 +444,17 @@ fn resolve(env: &[(String, String)], home: &Path, cwd: &Path, globals: &Globals)
 pub(crate) fn iso(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.millis())
         .map_or_else(|_| at.millis().to_string(), |at| at.to_string())
+}
+
+/// Returns the words of the command: `models auth paste-token`.
+fn typed(matches: &ArgMatches) -> String {
+    let mut words = Vec::new();
+    let mut at = matches;
+    while let Some((name, inner)) = at.subcommand() {
+        words.push(name);
+        at = inner;
+    }
+    words.join(" ")
 }
 
 fn read_secret(from: &mut dyn Read, shown: &str) -> Result<Secret, Failure> {

@@ -25,8 +25,12 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Records the profile in the config (spec L-16).
+    /// Records the profile in the config (spec L-16). A login that stays with the program it
+    /// belongs to has no profile, hence nothing to record.
     pub(crate) fn record(&self, editor: &mut Editor<'_>) -> Result<(), Failure> {
+        if self.mode == CredentialKind::None.as_str() {
+            return Ok(());
+        }
         let mode = match self.mode.as_str() {
             "oauth" => AuthMode::Oauth,
             "token" => AuthMode::Token,

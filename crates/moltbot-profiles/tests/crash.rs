@@ -67,11 +67,11 @@ impl FileHook for Disk {
         }
         let mut go = Go::On;
         match step {
-            Step::Create { path } => {
-                if self.careless == Careless::EraseFirst && path.to_string_lossy().ends_with(".tmp")
-                {
-                    let _ = fs::remove_file(&self.store);
-                }
+            Step::Create { path }
+                if self.careless == Careless::EraseFirst
+                    && path.to_string_lossy().ends_with(".tmp") =>
+            {
+                let _ = fs::remove_file(&self.store);
             }
             Step::Write { path, .. } => {
                 state.unsynced.insert(path.to_path_buf(), ());
@@ -83,10 +83,8 @@ impl FileHook for Disk {
                     state.unsynced.remove(*path);
                 }
             }
-            Step::Rename { from, to } => {
-                if state.unsynced.remove(*from).is_some() {
-                    state.torn.push(to.to_path_buf());
-                }
+            Step::Rename { from, to } if state.unsynced.remove(*from).is_some() => {
+                state.torn.push(to.to_path_buf());
             }
             _ => {}
         }

@@ -28,7 +28,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     cx.config()?;
     let agent = cx.agent(args)?;
     let now = cx.now();
-    let store = cx.store(&agent).command("models auth prune");
+    let store = cx.store(&agent);
     let engine = cx.engine(&agent)?;
     let views = cx.block_on(engine.resolve_profiles(None))??;
     let useless: Vec<(String, &str)> =

@@ -40,11 +40,12 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     cx.config()?;
     let agent = cx.agent(args)?;
     let now = cx.now();
-    let store = cx.store(&agent).command("models auth remove");
+    let store = cx.store(&agent);
     let profiles = store.load_blocking()?.profiles;
     let broken = profiles.is_kept_only(&id);
     let kept = store.removed_blocking()?.iter().any(|removed| removed.profile == id);
-    if !profiles.contains(&id) && !broken && !(purge && kept) {
+    let there = profiles.contains(&id) || broken || (purge && kept);
+    if !there {
         return Err(unknown(&profiles, &agent, &id));
     }
     if (purge || broken) && !args.get_flag("yes") {

@@ -30,7 +30,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     cx.config()?;
     let agent = cx.agent(args)?;
     let now = cx.now();
-    let store = cx.store(&agent).command("models auth rename");
+    let store = cx.store(&agent);
     let mut locked = store.lock_blocking(now)?;
     let Some(stored) = locked.profiles.get(&from) else {
         return Err(unknown(&locked.profiles, &agent, &from));

@@ -27,7 +27,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     // The config is changed too, so it must be sound before anything is.
     cx.config()?;
     let agent = cx.agent(args)?;
-    let store = cx.store(&agent).command("models auth undo");
+    let store = cx.store(&agent);
     let before = store.load_blocking()?.profiles;
     let to = args.get_one::<u64>("to").copied();
     let undone = store.undo_blocking(cx.now(), to).map_err(|error| match error {

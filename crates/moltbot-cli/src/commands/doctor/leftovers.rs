@@ -17,7 +17,7 @@ pub(super) fn check(
     id: &AgentId,
     agent: &AgentPaths,
 ) -> Result<(), Failure> {
-    let store = cx.store(agent).command("doctor");
+    let store = cx.store(agent);
     let found = store.inspect()?;
     if let Some(kind) = found.network {
         let shown = cx.shown(&agent.store);
