@@ -31,7 +31,7 @@ use report::{PluginReport, listed};
 use resolve::{additions, sha256};
 use stage::{Features, PACKAGE, Plan};
 
-use crate::workspace::{files, output, plugins, root, target_dir};
+use crate::workspace::{copy_tree, files, output, plugins, root, target_dir};
 
 /// Builds what the flags say, and prints the report.
 pub(crate) fn run(args: &ArgMatches) -> Result<()> {
@@ -96,7 +96,7 @@ fn make_in(options: &Options, dist: &Path, out: &Path) -> Result<(Report, PathBu
     let mut reproduced = None;
     if options.verify {
         say("verify");
-        same_elsewhere(options, &plan, &features, &lock, &toolchain, &sha256(&bytes))?;
+        same_elsewhere(options, &source, &toolchain, &sha256(&bytes))?;
         reproduced = Some(true);
     }
 
@@ -181,20 +181,18 @@ pub(crate) fn ask(binary: &Path, args: &[&str]) -> Result<String> {
     )
 }
 
-/// Builds everything anew in a directory with another name, and compares.
+/// Builds a copy of the staged tree in a directory with another name, and compares. A copy of the
+/// tree, not of the workspace, where somebody may have gone on working.
 fn same_elsewhere(
     options: &Options,
-    plan: &Plan,
-    features: &Features,
-    lock: &str,
+    source: &Path,
     toolchain: &Toolchain,
     sum: &str,
 ) -> Result<()> {
     let mut elsewhere = tempfile::Builder::new().prefix("moltbot-dist-").tempdir()?;
-    let source = elsewhere.path().join("another place/source");
-    plan.write(&source, options, features)?;
-    fs::write(source.join("Cargo.lock"), lock)?;
-    let product = toolchain.build(&source, &elsewhere.path().join("another build"), options)?;
+    let copy = elsewhere.path().join("another place/source");
+    copy_tree(source, &copy, &[])?;
+    let product = toolchain.build(&copy, &elsewhere.path().join("another build"), options)?;
     let file = elsewhere.path().join("product");
     toolchain.strip(&product, &file, options)?;
     let found = sha256(&fs::read(&file)?);
