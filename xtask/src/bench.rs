@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -13,18 +13,30 @@ use moltbot_lab::{Lab, LabOptions};
 use moltbot_profiles::{AuthRules, ChoiceInput, FileStore, ResolvedState, order};
 use serde_json::{Value, json};
 
-use crate::workspace::{cargo, must, root};
+use crate::workspace::{cargo, must, target_dir};
 
 /// A well-formed key that no service knows.
 const KEY: &str = "sk-ant-api03-BENCHbenchBENCHbenchBENCHbench01";
 
+/// How often each figure is taken.
+const RUNS: usize = 20;
+
 /// Prints all figures.
 pub(crate) fn run(quick: bool) -> Result<()> {
-    let runs = if quick { 5 } else { 20 };
+    let runs = RUNS;
     println!("machine: {}", machine());
     println!("runs: {runs}, medians\n");
-    must(cargo().args(["build", "--release", "--quiet", "--package", "moltbot"]))?;
-    let binary = target().join("release/moltbot");
+    // This program too: what it measures inside itself must be optimised.
+    must(cargo().args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "moltbot",
+        "--package",
+        "xtask",
+    ]))?;
+    let binary = target_dir().join("release/moltbot");
     let home = tempfile::tempdir()?;
 
     let status =
@@ -42,7 +54,8 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     figure("the same request by a bare socket", direct, "ms", "");
     figure("added by moltbot, its start included", agent_ms - direct, "ms", "5");
 
-    let (load, pick) = store(runs)?;
+    let store = [output(Command::new(target_dir().join("release/xtask")).arg("measure-store"))?];
+    let (load, pick) = (median(&store, "loadMs")?, median(&store, "pickUs")?);
     figure("store of 10,000 profiles, loaded and one picked", load + pick / 1e3, "ms", "15");
     figure("the choice itself", pick, "us", "50");
 
@@ -89,25 +102,24 @@ fn machine() -> String {
     format!("{model}, {cores} cores, {} {}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-fn target() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => root().join(dir),
-        None => root().join("target"),
-    }
-}
-
 /// Runs one command in an empty home, measured by a child of this program.
 fn spawn(home: &Path, binary: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Value> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["measure", "--"])
-        .arg(binary)
-        .args(args)
-        .env_clear()
-        .env("HOME", home)
-        .env("PATH", "/usr/bin:/bin")
-        .envs(env.iter().copied())
-        .current_dir(home)
-        .output()?;
+    output(
+        Command::new(std::env::current_exe()?)
+            .args(["measure", "--"])
+            .arg(binary)
+            .args(args)
+            .env_clear()
+            .env("HOME", home)
+            .env("PATH", "/usr/bin:/bin")
+            .envs(env.iter().copied())
+            .current_dir(home),
+    )
+}
+
+/// Runs a command to its end and reads its standard output as JSON.
+fn output(command: &mut Command) -> Result<Value> {
+    let output = command.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -162,9 +174,9 @@ fn direct(lab: &Lab) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Loads a store of 10,000 profiles of 100 providers and picks one; returns milliseconds and
-/// microseconds.
-fn store(runs: usize) -> Result<(f64, f64)> {
+/// Loads a store of 10,000 profiles of 100 providers and picks one, 20 times; prints the medians
+/// as JSON. Run by the optimised build of this program.
+pub(crate) fn measure_store() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("auth-profiles.json");
     let profiles: BTreeMap<String, Value> = (0..10_000)
@@ -182,7 +194,7 @@ fn store(runs: usize) -> Result<(f64, f64)> {
     let resolved =
         |_: &str, stored: &moltbot_core::Credential| ResolvedState::stored(stored, false, now);
     let (mut loads, mut picks) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
+    for _ in 0..RUNS {
         let start = Instant::now();
         let loaded = FileStore::new(path.clone()).load_blocking()?;
         loads.push(start.elapsed().as_secs_f64() * 1e3);
@@ -192,7 +204,8 @@ fn store(runs: usize) -> Result<(f64, f64)> {
         picks.push(start.elapsed().as_secs_f64() * 1e6);
         ensure!(choice.candidates.len() == 100, "{} candidates", choice.candidates.len());
     }
-    Ok((middle(loads), middle(picks)))
+    println!("{}", json!({ "loadMs": middle(loads), "pickUs": middle(picks) }));
+    Ok(())
 }
 
 /// Builds everything anew in a directory of its own; returns seconds.

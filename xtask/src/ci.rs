@@ -51,7 +51,7 @@ fn clippy() -> Result<()> {
 fn docs() -> Result<()> {
     must(
         cargo()
-            .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
     )
 }

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Some(("measure", args)) => {
             bench::measure(args.get_many::<String>("command").expect("required").cloned())
         }
+        Some(("measure-store", _)) => bench::measure_store(),
         _ => unreachable!("a chore is required"),
     };
     match done {
@@ -62,8 +63,13 @@ fn command() -> Command {
                 Arg::new("quick")
                     .long("quick")
                     .action(ArgAction::SetTrue)
-                    .help("Leave out the clean build and take fewer runs"),
+                    .help("Leave out the clean build"),
             ),
+        )
+        .subcommand(
+            Command::new("measure-store")
+                .about("Load a large store and pick a profile; print the times as JSON")
+                .hide(true),
         )
         .subcommand(
             Command::new("measure")

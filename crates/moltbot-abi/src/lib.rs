@@ -32,7 +32,7 @@
 //! ```
 //!
 //! The same crate is loaded as a library after [`export_plugin!`], and spawned as a process by a
-//! `main` that calls [`serve`]. With the feature `host` the other side is here too, in `host`:
+//! `main` that calls [`serve()`]. With the feature `host` the other side is here too, in `host`:
 //! checking, loading and spawning.
 //!
 //! # Invariants

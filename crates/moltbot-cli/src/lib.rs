@@ -61,6 +61,9 @@ pub fn run(plugins: &[&'static Plugin]) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         eprintln!("Error: moltbot failed at {place}\nhint: moltbot explain internal");
+        // A build that aborts would leave a core file, and with it every secret in memory.
+        #[cfg(panic = "abort")]
+        std::process::exit(101);
     }));
     let world = World::process();
     let code = match Registry::linked(plugins, tree::RESERVED_FLAGS) {

@@ -183,7 +183,7 @@ impl<'a> Editor<'a> {
     ///
     /// # Errors
     ///
-    /// Whatever [`crate::load`] finds wrong with the result; `config-busy` if a file changed on
+    /// Whatever [`crate::load()`] finds wrong with the result; `config-busy` if a file changed on
     /// disk meanwhile; `config-io` if it cannot be written.
     pub fn commit(mut self, stamp: Stamp<'_>) -> Result<Changed, ConfigError> {
         let main = self.input.paths.config_file().to_path_buf();

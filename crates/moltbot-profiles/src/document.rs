@@ -262,7 +262,7 @@ impl Profiles {
     }
 
     /// Records a failure of a profile, and of every profile of the same account if the failure
-    /// names one; see [`punish`](crate::punish).
+    /// names one; see [`punish`](crate::punish()).
     pub fn punish(
         &mut self,
         id: &str,

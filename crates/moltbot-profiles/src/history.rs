@@ -42,7 +42,7 @@ impl FileStore {
         read_removed(&resolve(self.path())?)
     }
 
-    /// Undoes the last change that a user made, or all of them after number `to`; see [`undo`].
+    /// Undoes the last change that a user made, or all of them after number `to`; see [`undo()`].
     pub fn undo_blocking(&self, now: Timestamp, to: Option<u64>) -> Result<Undo, HistoryError> {
         let mut locked = self.lock_blocking(now)?;
         let log = read_changes(&resolve(self.path())?, &locked.profiles)?;
