@@ -56,6 +56,11 @@ impl Worker {
             patience,
         });
         let (ready, prepared) = mpsc::channel();
+        // Waiting on a channel sets up a thread-local the first time, for which the loader's lock
+        // is taken. `prepare` may hold that lock for ever (a library's constructor), so it is set
+        // up before: otherwise this thread could never give up.
+        let (_open, warm) = mpsc::channel::<()>();
+        let _ = warm.recv_timeout(Duration::from_millis(1));
         let working = desk.clone();
         spawn(name, move || {
             let deliver = match prepare() {
