@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use moltbot_core::redact_shapes;
 use serde_json::{Value, json};
 
 use crate::keypath::{KeyPath, Step, is_deceptive};
@@ -217,7 +218,7 @@ impl Issue {
         }
     }
 
-    /// The path, without a key that is itself a credential.
+    /// The path, without a key that is, or holds, a credential.
     fn shown_path(&self) -> String {
         let steps = self.path.steps().iter().map(|step| match step {
             Step::Key(key) if looks_secret(key) => Step::Key("sk-***".to_string()),
@@ -229,12 +230,12 @@ impl Issue {
     fn json(&self) -> Value {
         json!({
             "path": self.shown_path(),
-            "message": self.message,
+            "message": redact_shapes(&self.message),
             "code": self.code.as_str(),
             "file": self.file,
             "line": self.line,
             "column": self.column,
-            "suggestion": self.suggestion,
+            "suggestion": self.suggestion.as_deref().map(redact_shapes),
         })
     }
 }
@@ -250,7 +251,7 @@ impl fmt::Display for Issue {
             }
         }
         if let Some(excerpt) = &self.excerpt {
-            write!(f, "\n{excerpt}")?;
+            write!(f, "\n{}", redact_shapes(excerpt))?;
         }
         if let Some(suggestion) = &self.suggestion {
             write!(f, "\nhelp: {}", printable(suggestion))?;
@@ -338,8 +339,10 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Makes characters visible that could move or recolour what a terminal shows.
+/// Makes characters visible that could move or recolour what a terminal shows,
+/// and hides what is shaped like a credential, whichever way it came into the sentence.
 fn printable(text: &str) -> String {
+    let text = redact_shapes(text);
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_deceptive(c) { out.extend(c.escape_unicode()) } else { out.push(c) }

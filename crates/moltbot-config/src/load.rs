@@ -193,6 +193,8 @@ impl Run<'_> {
     }
 
     fn note(&mut self, kind: NoteKind, message: String) {
+        // A note may name keys, and a key may be a credential in the wrong place.
+        let message = moltbot_core::redact_shapes(&message).into_owned();
         self.notes.push(Note { kind, message });
     }
 

@@ -4,6 +4,8 @@ use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use moltbot_core::redact_shapes;
+
 use crate::lex::{self, Piece};
 use crate::schema;
 
@@ -171,9 +173,9 @@ impl Unreadable {
     }
 }
 
-/// Tells whether a key is itself shaped like a credential, pasted where it does not belong.
+/// Tells whether a key is, or holds, a credential that was pasted where it does not belong.
 pub(crate) fn looks_secret(key: &str) -> bool {
-    key.trim_start().starts_with("sk-")
+    key.trim_start().starts_with("sk-") || redact_shapes(key) != key
 }
 
 /// Tells whether a loose word may be shown: a literal, a short number, a few letters, a known key.

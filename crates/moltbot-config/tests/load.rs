@@ -252,6 +252,30 @@ fn a_newer_version_is_noted() {
     assert_eq!(kinds("2026.1.24-3"), [], "the original program's versions are years");
 }
 
+/// The secret lost its own quotes inside the quotes of a key.
+#[test]
+fn a_key_with_a_secret_in_it_is_hidden() {
+    const SECRET: &str = "sk-ant-api03-Zq8Xw2Lm_N4pRt6Vy-Kd7Fh3Js5Gb";
+    for key in [
+        format!("\"{SECRET}anthropic:claude-cli"),
+        format!("anthropic:clau{SECRET}de-cli"),
+        format!("anthropic:{SECRET}.x"),
+        SECRET.to_string(),
+    ] {
+        for text in [
+            format!("{{ auth: {{ '{key}': null }} }}"),
+            format!("{{ '{key}': {{ a: 1 }} }}"),
+            format!("{{ auth: {{ order: {{ '{key}': 5 }} }} }}"),
+            format!("{{ models: {{ providers: {{ '{key}': {{ x: 5 }} }} }} }}"),
+            format!("{{ auth: {{ '{key}': null"),
+        ] {
+            let error = World::new(&text).load().unwrap_err();
+            let shown = format!("{error}\n{}", error.to_json());
+            assert!(!shown.contains("Zq8Xw2Lm"), "{shown}\nfor {text}");
+        }
+    }
+}
+
 fn configuration() -> impl proptest::strategy::Strategy<Value = String> {
     use proptest::prelude::*;
     let key = prop_oneof![

@@ -99,6 +99,6 @@ pub use provider::{
     Provider, ProviderCaps, ProviderError, ProviderInfo, Quota, header,
 };
 pub use record::RecordId;
-pub use secret::{Expose, Exposed, Secret, mask, redact};
+pub use secret::{Expose, Exposed, Secret, mask, redact, redact_shapes};
 pub use sse::{SseEvent, SseSplitter};
 pub use time::Timestamp;

@@ -131,12 +131,34 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     if !may_need_redaction(text) {
         return Cow::Borrowed(text);
     }
+    Cow::Owned(replace(text, secret_at))
+}
+
+/// Replaces only what is a credential by its own shape, an `sk-…` key or a bearer value, wherever
+/// it stands and whatever it is glued to.
+///
+/// For text that names settings, where `token: expected text` is a sentence and no assignment.
+///
+/// ```
+/// # use moltbot_core::redact_shapes;
+/// assert_eq!(redact_shapes("auth.token: expected text"), "auth.token: expected text");
+/// assert_eq!(redact_shapes("auth.\"xsk-ant-api03-FAKEFAKE: unknown"), "auth.\"xsk-...: unknown");
+/// ```
+pub fn redact_shapes(text: &str) -> Cow<'_, str> {
+    let lower = text.to_ascii_lowercase();
+    if !text.chars().any(is_unprintable) && !lower.contains("sk-") && !lower.contains("bearer ") {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(replace(text, shape_at))
+}
+
+/// Copies `text` without what `find` finds: a function of the rest and of whether a word begins.
+fn replace(text: &str, find: impl Fn(&str, bool) -> Option<(usize, usize)>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let at_word = !out.chars().next_back().is_some_and(|c| c.is_alphanumeric());
-        let taken = if at_word { secret_at(rest) } else { None };
-        if let Some((keep, skip)) = taken {
+        if let Some((keep, skip)) = find(rest, at_word) {
             out.push_str(&rest[..keep]);
             out.push_str("...");
             rest = &rest[skip..];
@@ -149,7 +171,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
         }
         rest = &rest[first.len_utf8()..];
     }
-    Cow::Owned(out)
+    out
 }
 
 /// The words after which, with `=` or `:`, a value is taken for a secret.
@@ -177,17 +199,36 @@ fn may_need_redaction(text: &str) -> bool {
 }
 
 /// Finds a credential at the start of `rest`: how many bytes to keep and how many to leave behind.
-fn secret_at(rest: &str) -> Option<(usize, usize)> {
+fn secret_at(rest: &str, at_word: bool) -> Option<(usize, usize)> {
+    shape_at(rest, at_word).or_else(|| if at_word { assignment_at(rest) } else { None })
+}
+
+/// Finds what is a credential by its own shape. Letters may touch it: a mistake that puts a key
+/// into a word, or loses the quote between them, must not show it.
+fn shape_at(rest: &str, at_word: bool) -> Option<(usize, usize)> {
     if rest.starts_with("sk-") {
         let end = token_end(rest, 0);
         // A public prefix alone, `sk-…-`, is no secret; messages name it.
         let prefix_only = end <= 16 && rest[..end].ends_with('-');
-        return (end >= 8 && !prefix_only).then_some((3, end));
+        let long_enough = if at_word { end >= 8 } else { is_key_inside_a_word(&rest[..end]) };
+        return (long_enough && !prefix_only).then_some((3, end));
     }
-    if starts_with_ignore_case(rest, "bearer ") {
+    if at_word && starts_with_ignore_case(rest, "bearer ") {
         let end = token_end(rest, 7);
         return (end > 7).then_some((7, end));
     }
+    None
+}
+
+/// Tells a key from the end of an ordinary word, such as `task-list` or `disk-full`.
+fn is_key_inside_a_word(token: &str) -> bool {
+    let has = |what: fn(&char) -> bool| token.chars().any(|c| what(&c));
+    token.starts_with("sk-ant-") && token.len() >= 8
+        || token.len() >= 24 && has(char::is_ascii_digit) && has(char::is_ascii_uppercase)
+}
+
+/// Finds the value after a word such as `token` and `=` or `:`.
+fn assignment_at(rest: &str) -> Option<(usize, usize)> {
     let word = SECRET_WORDS.iter().find(|word| starts_with_ignore_case(rest, word))?;
     let after = rest[word.len()..].trim_start_matches(['"', '\'', ' ']);
     let after = after.strip_prefix(['=', ':'])?;
@@ -253,5 +294,26 @@ mod tests {
         assert_eq!(json, r#"{"refresh_token":"...","x":1}"#);
         assert_eq!(redact("x-api-key: abcdef"), "x-api-key: ...");
         assert_eq!(redact("pre-sk-ant-oat01-FAKE"), "pre-sk-...");
+    }
+
+    #[test]
+    fn a_key_that_touches_other_text_is_found() {
+        let key = "sk-ant-api03-Zq8Xw2Lm_N4pRt6Vy-Kd7Fh3Js5Gb";
+        for text in [
+            format!("\"{key}anthropic:x"),
+            format!("anthr{key}opic"),
+            format!("5{key}{key}"),
+            format!("\\\"{key}\\\""),
+            format!("\u{e9}{key}"),
+            format!("auth\\.{key}"),
+            format!("env.x{}", key.replace("ant-", "proj-")),
+        ] {
+            for shown in [redact(&text), redact_shapes(&text)] {
+                assert!(!shown.contains("Zq8X") && !shown.contains("Js5Gb"), "{shown}");
+            }
+        }
+        for text in ["a task-list of disk-full", "risk-free", "a full task-x", "token: 12, next"] {
+            assert_eq!(redact_shapes(text), text);
+        }
     }
 }
