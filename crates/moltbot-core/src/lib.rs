@@ -85,7 +85,7 @@ pub use code::{CODES, Code};
 pub use credential::{Credential, CredentialKind, Generation, Revision};
 pub use effect::{
     Effect, Field, FieldKind, FileProblem, FileRef, FileState, HostError, HttpReply, HttpRequest,
-    Level, Note, Ran, Reply, Run, SelectOption, Text,
+    KeyringEntry, Level, Note, Ran, Reply, Run, SelectOption, Text,
 };
 pub use event::{Decoder, DecoderMode, Event};
 pub use exchange::{Exchange, Reuse, Slot, Span, Splice, splice};
@@ -95,8 +95,8 @@ pub use plugin::{
     Linked, OfferEntry, Plugin, ProviderEntry, Registry, RegistryError, VERSION, plugin_id,
 };
 pub use provider::{
-    ApiKeySpec, BodyNeed, ChatView, CredentialView, EnvKey, Found, Header, Observed, Op, Origin,
-    Provider, ProviderCaps, ProviderError, ProviderInfo, Quota, header,
+    ApiKeySpec, BodyNeed, ChatView, Covers, CredentialView, EnvKey, Found, Header, Observed, Op,
+    Origin, Provider, ProviderCaps, ProviderError, ProviderInfo, Quota, header,
 };
 pub use record::RecordId;
 pub use secret::{Expose, Exposed, Secret, mask, redact, redact_shapes};

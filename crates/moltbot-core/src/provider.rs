@@ -312,6 +312,40 @@ pub struct Quota {
     pub rejected: bool,
     /// When it starts anew.
     pub reset: Option<Timestamp>,
+    /// How much there is in all, if the service counts.
+    #[serde(default)]
+    pub limit: Option<f64>,
+    /// How much of it is left.
+    #[serde(default)]
+    pub remaining: Option<f64>,
+    /// Which models draw on it.
+    #[serde(default)]
+    pub covers: Covers,
+}
+
+/// Says which models of an account draw on a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Covers {
+    /// All of them.
+    Everything {},
+    /// The model that was asked, and no other.
+    Model {},
+    /// Those whose id contains this word.
+    Named {
+        /// The word.
+        word: Text,
+    },
+    /// A reach of a newer version; the limit is shown and decides nothing.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Default for Covers {
+    fn default() -> Self {
+        Self::Everything {}
+    }
 }
 
 /// Why a chat cannot be translated; the request fails, no profile is punished.

@@ -8,7 +8,7 @@ use moltbot_core::{Credential, CredentialKind, CredentialState, Payer, Resolved,
 use serde::Serialize;
 
 use crate::ids::normal;
-use crate::{AuthRules, BlockKind, Blocked, Pin, Profiles};
+use crate::{AuthRules, BlockKind, Blocked, Pin, Profiles, Strategy};
 
 /// How many profiles outside the order are listed by name; the rest is counted.
 const LISTED_HIDDEN: usize = 32;
@@ -118,6 +118,8 @@ pub struct Choice {
     pub hidden: usize,
     /// Where the order comes from.
     pub from: OrderSource,
+    /// How equals were arranged.
+    pub strategy: Strategy,
     /// The order of S-6: candidates, then those that rest; a wished-for one first in any case.
     #[serde(skip)]
     order: Vec<String>,
@@ -170,6 +172,13 @@ pub enum SkipReason {
         /// `billing`.
         cause: String,
     },
+    /// A limit of it is used up, as a reply told.
+    Empty {
+        /// Which.
+        limit: String,
+        /// Whether other models are not concerned.
+        model_only: bool,
+    },
     /// The order or the config names it, the store does not have it.
     NotStored {},
     /// The store has something under that id that cannot be understood.
@@ -208,6 +217,10 @@ impl fmt::Display for SkipReason {
             Self::Cooldown { model_only: false } => f.write_str("cooling down"),
             Self::Cooldown { model_only: true } => f.write_str("cooling down for this model"),
             Self::Disabled { cause } => write!(f, "disabled: {cause}"),
+            Self::Empty { limit, model_only: false } => write!(f, "used up: {limit}"),
+            Self::Empty { limit, model_only: true } => {
+                write!(f, "used up for this model: {limit}")
+            }
             Self::NotStored {} => f.write_str("not in the store"),
             Self::Broken {} => f.write_str("its entry in the store cannot be understood"),
             Self::OtherProvider { provider } => write!(f, "it is for {provider}"),
@@ -281,8 +294,14 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
             Err(reason) => skipped.push(Skipped { id: id.to_string(), reason, until: None }),
         }
     }
-    if !explicit {
-        ready.sort_by_key(|(rank, _)| *rank);
+    let strategy = input.rules.strategy;
+    match (explicit, strategy) {
+        (true, Strategy::Order) => {}
+        (false, _) => ready.sort_by_key(|(rank, _)| *rank),
+        (true, _) => {
+            let equal = |a: &Eligible, b: &Eligible| a.0.group() == b.0.group();
+            ready.chunk_by_mut(equal).for_each(|run| run.sort_by_key(|(rank, _)| *rank));
+        }
     }
     cooling.sort_by_key(|(_, candidate)| candidate.blocked.as_ref().map(|blocked| blocked.until));
     let hidden = hide(input, &provider, from, &seen, &mut skipped);
@@ -308,10 +327,10 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
             until: None,
         });
         skipped.splice(0..0, others);
-        return Choice { candidates: pinned, skipped, hidden, from, order };
+        return Choice { candidates: pinned, skipped, hidden, from, strategy, order };
     }
     skipped.splice(0..0, cooling.drain(..).filter_map(resting));
-    Choice { candidates, skipped, hidden, from, order }
+    Choice { candidates, skipped, hidden, from, strategy, order }
 }
 
 /// Lists the profiles to be looked at, and where the list comes from (spec S-6, 1).
@@ -363,15 +382,26 @@ fn takes(
         })
 }
 
-/// Sorts by type, then by the longest rest since last use (spec S-6, 4).
-type Rank = (u8, Timestamp);
+/// Sorts by type, then by the strategy, then by the longest rest since last use (spec S-6, 4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    kind: u8,
+    payer: u8,
+    by_strategy: i64,
+    used: Timestamp,
+}
+
+impl Rank {
+    /// Returns what is the same for profiles that a strategy may rearrange.
+    fn group(&self) -> (u8, u8) {
+        (self.kind, self.payer)
+    }
+}
+
+type Eligible = (Rank, Candidate);
 
 /// Judges one profile of the base: eligible, with its rank and its block, or not.
-fn judge(
-    input: &ChoiceInput<'_>,
-    provider: &str,
-    id: &str,
-) -> Result<(Rank, Candidate), SkipReason> {
+fn judge(input: &ChoiceInput<'_>, provider: &str, id: &str) -> Result<Eligible, SkipReason> {
     let resolved = if input.owned.contains(&id) {
         let owned = Credential::new(CredentialKind::None, provider);
         ResolvedState::stored(&owned, false, input.now)
@@ -414,6 +444,25 @@ fn judge(
     };
     // A use in the future was recorded under a wrong clock and must not bench the profile.
     let used = stats.and_then(|stats| stats.whole.last_used).unwrap_or_default().min(input.now);
+    let (model, now) = (input.model, input.now);
+    let by_strategy = match (input.rules.strategy, stats) {
+        (Strategy::Drain, Some(stats)) => {
+            stats.first_reset(model, now).map_or(i64::MAX, Timestamp::millis)
+        }
+        (Strategy::Drain, None) => i64::MAX,
+        // In millionths; a share is never that exact.
+        (Strategy::LeastUsed, Some(stats)) => {
+            stats.tightest(model, now).map_or(0, |window| (window.used * 1e6) as i64)
+        }
+        _ => 0,
+    };
+    let payer = match (input.rules.strategy, resolved.payer) {
+        (Strategy::Order, _) => 0,
+        (_, Payer::Subscription) => 1,
+        (_, Payer::Metered) => 2,
+        _ => 3,
+    };
+    let rank = Rank { kind, payer, by_strategy, used };
     let candidate = Candidate {
         id: id.to_string(),
         kind: resolved.kind,
@@ -422,7 +471,7 @@ fn judge(
         payer: resolved.payer,
         blocked: stats.and_then(|stats| stats.blocked(input.model, input.now)),
     };
-    Ok(((kind, used), candidate))
+    Ok((rank, candidate))
 }
 
 /// Adds the stored profiles that the order leaves out, and returns how many more there are.
@@ -466,6 +515,10 @@ fn resting(candidate: Candidate) -> Option<Skipped> {
         BlockKind::Disabled => {
             SkipReason::Disabled { cause: blocked.reason.unwrap_or_else(|| "unknown".into()) }
         }
+        BlockKind::Empty => SkipReason::Empty {
+            limit: blocked.reason.unwrap_or_else(|| "unknown".into()),
+            model_only: blocked.model_only,
+        },
     };
     Some(Skipped { id: candidate.id, reason, until: Some(blocked.until) })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use indexmap::IndexMap;
-use moltbot_core::{Credential, Failure, Secret, Timestamp};
+use moltbot_core::{Credential, Failure, Quota, Secret, Timestamp};
 
 use crate::ids::normal;
 use crate::{CooldownRules, Stats, Unusable};
@@ -259,6 +259,23 @@ impl Profiles {
         stats.account = Some(account.to_string());
         self.set_stats(id, stats);
         true
+    }
+
+    /// Takes in what a reply told about the limits of a profile; see [`Stats::observe`].
+    pub fn observe(
+        &mut self,
+        id: &str,
+        model: Option<&str>,
+        quotas: &[Quota],
+        served: bool,
+        now: Timestamp,
+    ) {
+        if quotas.is_empty() {
+            return;
+        }
+        let mut stats = self.stats(id).cloned().unwrap_or_default();
+        stats.observe(model, quotas, served, now);
+        self.set_stats(id, stats);
     }
 
     /// Records a failure of a profile, and of every profile of the same account if the failure

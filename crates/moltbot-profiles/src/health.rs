@@ -100,6 +100,9 @@ fn suffix(stats: Option<&Stats>, now: Timestamp) -> String {
             (BlockKind::Cooldown, _) => "cooldown".to_string(),
             (BlockKind::Disabled, Some(reason)) => format!("disabled:{reason}"),
             (BlockKind::Disabled, None) => "disabled".to_string(),
+            (BlockKind::Empty, reason) => {
+                format!("empty:{}", reason.as_deref().unwrap_or("limit"))
+            }
         };
         let remaining = remaining_text(Some(blocked.until.since(now)));
         let models = match models.is_empty() {

@@ -19,6 +19,27 @@ pub struct LegacyFiles {
     pub oauth: Option<PathBuf>,
 }
 
+impl Profiles {
+    /// Reads the texts of older versions' files as the first write takes them over, and says what
+    /// was skipped.
+    ///
+    /// # Errors
+    /// A text that is not JSON, or no object.
+    pub fn from_legacy(
+        auth: Option<&str>,
+        oauth: Option<&str>,
+    ) -> Result<(Self, Vec<String>), ParseError> {
+        let (mut profiles, mut notes) = (Self::default(), Vec::new());
+        if let Some(text) = auth {
+            import_auth(text, &mut profiles, &mut notes)?;
+        }
+        if let Some(text) = oauth {
+            import_oauth(text, &mut profiles, &mut notes)?;
+        }
+        Ok((profiles, notes))
+    }
+}
+
 /// Adds the entries of an `auth.json`, `<provider>: {type, ...}`, as `<provider>:default`.
 /// Entries that cannot be understood are skipped and named in `notes`.
 pub(crate) fn import_auth(

@@ -36,10 +36,12 @@
 
 #![forbid(unsafe_code)]
 
+mod budget;
 mod changes;
 mod choice;
 mod copy;
 mod document;
+mod failover;
 mod files;
 mod health;
 mod history;
@@ -52,10 +54,12 @@ mod lock;
 mod merge;
 mod pin;
 mod punish;
+mod quota;
 mod read;
 mod removed;
 mod renew;
 mod rules;
+mod standard;
 mod stats;
 mod store;
 mod store_file;
@@ -68,12 +72,14 @@ mod usage;
 mod wire;
 mod write;
 
+pub use budget::RetryBudget;
 pub use changes::{Cause, Change, ChangeKind};
 pub use choice::{
     Candidate, Choice, ChoiceInput, OrderSource, ResolvedState, SkipReason, Skipped, order,
 };
 pub use copy::{Copied, copy_profiles};
 pub use document::{Problem, Profiles};
+pub use failover::{MAX_BUSY_MS, Next, Standing, TRIES, Wait, busy_until, next_step};
 pub use files::{FileHook, Go, Step};
 pub use health::{
     Health, WARN_MS, WARN_REFRESHABLE_MS, display_name, health, label, provider_health,
@@ -85,13 +91,15 @@ pub use journal::{JournalHead, JournalState, MAX_JOURNAL, Recovery, recovery};
 pub use legacy::LegacyFiles;
 pub use pin::{Pin, PinSource, SessionPin, repin};
 pub use punish::{GUESSED_CAP_MS, MEASURED_CAP_MS, punish, reward};
+pub use quota::{MAX_WINDOWS, Window};
 pub use read::ParseError;
 pub use removed::{KEEP_REMOVED_MS, Removed};
 pub use renew::{
     AfterRefresh, EARLY_RENEWAL_MS, EARLY_SPREAD_MS, RENEWAL_PAUSE_MS, RenewPlan, WhyNot,
     after_failed_refresh, early_renewal_at, is_newer, renew_plan, suggested_sibling,
 };
-pub use rules::{Accept, AuthRules, CooldownRules, ProfileRule};
+pub use rules::{Accept, AuthRules, CooldownRules, ProfileRule, Strategy};
+pub use standard::{StandardLogin, standard_method};
 pub use stats::{Block, BlockKind, Blocked, MAX_MODELS, MODEL_MEMORY_MS, Stats, Unusable};
 pub use store::{FailedRenewal, Guard, Lease, Loaded, Locked, Store, StoreError};
 pub use store_file::{FileStore, LEGACY_FILE, LockedFile, OAUTH_FILE, STORE_FILE, Sleeper};

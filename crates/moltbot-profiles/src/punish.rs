@@ -68,6 +68,7 @@ pub fn reward(
     {
         stats.models.remove(model);
     }
+    stats.refill(model, request_started);
     stats.whole.last_used = Some(now);
     stats
 }

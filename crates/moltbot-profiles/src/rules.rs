@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use moltbot_core::{CredentialKind, Offer};
+use serde::{Deserialize, Serialize};
 
 use crate::ids::normal;
 
@@ -18,6 +19,39 @@ pub struct AuthRules {
     pub cooldowns: CooldownRules,
     /// Which stored kinds fit which mode, beyond the equal one.
     pub accepts: Vec<Accept>,
+    /// `auth.strategy`.
+    pub strategy: Strategy,
+}
+
+/// How to choose among profiles that can be used (`auth.strategy`).
+///
+/// All but [`Order`](Self::Order) rearrange equals only: profiles of the same kind and payer, in
+/// an explicit order neighbours of the same kind and payer. So no strategy changes whose wallet
+/// comes first. A session stays with its profile under every one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// As an explicit order lists them, else by kind, then the one used longest ago first.
+    #[default]
+    Order,
+    /// In turns: the one used longest ago first, also within an explicit order.
+    RoundRobin,
+    /// The one of whose limits one starts anew first, so that nothing of it is left over.
+    Drain,
+    /// The one whose tightest limit is used least; what is unknown counts as unused.
+    LeastUsed,
+}
+
+impl Strategy {
+    /// Returns the config's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::RoundRobin => "round-robin",
+            Self::Drain => "drain",
+            Self::LeastUsed => "least-used",
+        }
+    }
 }
 
 /// One entry of `auth.profiles`.

@@ -7,6 +7,8 @@ use moltbot_core::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::Window;
+
 /// How many models one profile remembers; the least important are dropped at a write.
 pub const MAX_MODELS: usize = 64;
 
@@ -15,7 +17,7 @@ pub const MAX_MODELS: usize = 64;
 pub const MODEL_MEMORY_MS: i64 = 24 * 3_600_000;
 
 /// How far in the future a record may be before it counts as written under a wrong clock.
-const SKEW_MS: i64 = 60_000;
+pub(crate) const SKEW_MS: i64 = 60_000;
 
 /// What is remembered of one profile's use (spec A-1 `usageStats`, decision "Failure scope").
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Stats {
     pub models: BTreeMap<String, Block>,
     /// The account behind the profile, as the service names it; limits may be shared by it.
     pub account: Option<String>,
+    /// What replies told about its limits; see [`observe`](Stats::observe).
+    pub quota: Vec<Window>,
 }
 
 /// Counters and blocks of a profile, or of a profile with one model.
@@ -57,6 +61,8 @@ pub enum BlockKind {
     Cooldown,
     /// It is out of order until somebody does something, e.g. pays.
     Disabled,
+    /// A limit of it is known to be used up until it starts anew.
+    Empty,
 }
 
 /// A block that holds now.
@@ -67,7 +73,7 @@ pub struct Blocked {
     pub kind: BlockKind,
     /// Until when.
     pub until: Timestamp,
-    /// Why it is out of order.
+    /// Why it is out of order, or which limit is used up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether only the model asked about is blocked.
@@ -107,12 +113,17 @@ impl Stats {
             .and_then(|model| self.models.get(model))
             .and_then(|block| block.blocked(now))
             .map(|blocked| Blocked { model_only: true, ..blocked });
-        match (whole, single) {
+        let failed = match (whole, single) {
             (Some(whole), Some(single)) if single.until > whole.until => {
                 Some(Blocked { model_only: false, ..single })
             }
             (Some(whole), _) => Some(whole),
             (None, single) => single,
+        };
+        match (failed, self.emptied(model, now)) {
+            (Some(failed), Some(empty)) if empty.until <= failed.until => Some(failed),
+            (failed, None) => failed,
+            (_, empty) => empty,
         }
     }
 
@@ -133,6 +144,17 @@ impl Stats {
                 None => list.push((blocked, vec![model.clone()])),
             }
         }
+        for window in self.quota.iter().filter(|window| window.empty && !window.is_over(now)) {
+            let reach = window.model.as_ref().or(window.family.as_ref());
+            let Some(until) = window.reset.filter(|until| *until > covered) else { continue };
+            let blocked = Blocked {
+                kind: BlockKind::Empty,
+                until,
+                reason: Some(window.name.clone()),
+                model_only: reach.is_some(),
+            };
+            list.push((blocked, reach.into_iter().cloned().collect()));
+        }
         list
     }
 
@@ -146,6 +168,7 @@ impl Stats {
         let had = !self.blocks(now).is_empty();
         self.whole.clear();
         self.models.clear();
+        self.quota.iter_mut().for_each(|window| window.empty = false);
         had
     }
 
@@ -253,7 +276,7 @@ mod tests {
                 ("c".into(), cooling(300)),
             ]
             .into(),
-            account: None,
+            ..Stats::default()
         };
         let blocks = stats.blocks(Timestamp::from_millis(100));
         assert_eq!(blocks.len(), 2);

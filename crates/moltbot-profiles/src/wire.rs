@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::document::{Entry, Profiles};
-use crate::{Block, Stats};
+use crate::{Block, Stats, Window};
 
 /// Reads a whole store in one pass, if everything in it is understood.
 pub(crate) fn strict(text: &str) -> Option<Profiles> {
@@ -294,6 +294,13 @@ impl<'de> Visitor<'de> for StatsSeed {
                 }
                 "lastFailureAt" => whole.last_failure_at = map.next_value()?,
                 "account" if !self.inner => read.account = map.next_value()?,
+                "quota" if !self.inner => {
+                    // A picture that cannot be understood is painted anew; it is no reason to
+                    // distrust the rest.
+                    let told: serde_json::Value = map.next_value()?;
+                    let told = told.as_array().into_iter().flatten();
+                    read.quota = told.filter_map(|one| Window::deserialize(one).ok()).collect();
+                }
                 "models" if !self.inner => {
                     let models: Option<IndexMap<String, ModelWire>> = map.next_value()?;
                     let models = models.into_iter().flatten();

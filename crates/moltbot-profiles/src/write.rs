@@ -83,6 +83,10 @@ impl Member for Stats {
         if let Some(account) = &self.account {
             map.serialize_entry("account", account)?;
         }
+        let quota: Vec<_> = self.quota.iter().filter(|window| !window.is_over(now)).collect();
+        if !quota.is_empty() {
+            map.serialize_entry("quota", &quota)?;
+        }
         let models = self.kept_models(now);
         if !models.is_empty() {
             map.serialize_entry("models", &Models(&models))?;

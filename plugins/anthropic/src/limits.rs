@@ -4,7 +4,7 @@
 //! `anthropic-ratelimit-unified-*` for subscriptions (spec 09 D). All of them may be missing,
 //! doubled or nonsense; nonsense counts as missing.
 
-use moltbot_core::{Header, Observed, Quota, Timestamp, header};
+use moltbot_core::{Covers, Header, Observed, Quota, Timestamp, header};
 
 /// Names the organization behind the credential.
 pub(crate) const ACCOUNT: &str = "anthropic-organization-id";
@@ -97,18 +97,44 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
     Some(Timestamp::from_millis(date.as_millisecond())).filter(|at| *at > now)
 }
 
+/// Reads the dimensions of an API key in one pass, for this is done at every reply. They are
+/// limits of one model.
 fn dimensions(headers: &[Header<'_>]) -> Vec<Quota> {
-    let number = |name: &str| -> Option<f64> {
-        header(headers, name)?.trim().parse().ok().filter(|number: &f64| *number >= 0.0)
-    };
+    let mut read: [(Option<f64>, Option<f64>, Option<Timestamp>); DIMENSIONS.len()] =
+        Default::default();
+    for header in headers {
+        let Some((start, rest)) = header.name.split_at_checked(FAMILY.len()) else { continue };
+        if !start.eq_ignore_ascii_case(FAMILY) {
+            continue;
+        }
+        let Some((dimension, what)) = rest.rsplit_once('-') else { continue };
+        let at = DIMENSIONS.iter().position(|known| known.eq_ignore_ascii_case(dimension));
+        let Some((limit, remaining, reset)) = at.map(|at| &mut read[at]) else { continue };
+        let number = || header.value.trim().parse().ok().filter(|number: &f64| *number >= 0.0);
+        match what {
+            what if what.eq_ignore_ascii_case("limit") => *limit = limit.or_else(number),
+            what if what.eq_ignore_ascii_case("remaining") => {
+                *remaining = remaining.or_else(number);
+            }
+            what if what.eq_ignore_ascii_case("reset") => {
+                *reset = reset.or_else(|| moment(&header.value));
+            }
+            _ => {}
+        }
+    }
     let mut quotas = Vec::new();
-    for dimension in DIMENSIONS {
-        let limit = number(&format!("{FAMILY}{dimension}-limit"));
-        let remaining = number(&format!("{FAMILY}{dimension}-remaining"));
+    for (dimension, (limit, remaining, reset)) in DIMENSIONS.into_iter().zip(read) {
         let (Some(limit), Some(remaining)) = (limit, remaining) else { continue };
-        let reset = header(headers, &format!("{FAMILY}{dimension}-reset")).and_then(moment);
         let used = if limit > 0.0 { 1.0 - remaining / limit } else { 1.0 };
-        quotas.push(Quota { name: dimension.into(), used, rejected: remaining <= 0.0, reset });
+        quotas.push(Quota {
+            name: dimension.into(),
+            used,
+            rejected: remaining <= 0.0,
+            reset,
+            limit: Some(limit),
+            remaining: Some(remaining),
+            covers: Covers::Model {},
+        });
     }
     quotas
 }
@@ -130,8 +156,7 @@ fn windows(headers: &[Header<'_>]) -> Vec<Quota> {
         };
         let Some(window) = claim(window) else { continue };
         let at = quotas.iter().position(|quota| quota.name == window).unwrap_or_else(|| {
-            let name = window.clone().into();
-            quotas.push(Quota { name, used: 0.0, rejected: false, reset: None });
+            quotas.push(window_of(window.clone(), 0.0));
             quotas.len() - 1
         });
         let quota = &mut quotas[at];
@@ -153,15 +178,25 @@ fn windows(headers: &[Header<'_>]) -> Vec<Quota> {
                 quota.rejected = true;
                 quota.reset = quota.reset.max(reset);
             }
-            None => quotas.push(Quota {
-                name: name.to_string().into(),
-                used: 1.0,
-                rejected: true,
-                reset,
-            }),
+            None => {
+                quotas.push(Quota { rejected: true, reset, ..window_of(name.to_string(), 1.0) });
+            }
         }
     }
     quotas
+}
+
+/// Makes a window of a subscription. `seven_day_opus` is drawn on by one family of models only.
+fn window_of(name: String, used: f64) -> Quota {
+    let family = WINDOWS.iter().find_map(|(_, claim)| {
+        name.strip_prefix(claim)?.strip_prefix('_').map(|word| word.replace('_', "-"))
+    });
+    let covers = match family {
+        Some(word) if !word.is_empty() => Covers::Named { word: word.into() },
+        _ => Covers::Everything {},
+    };
+    let name = name.into();
+    Quota { name, used, rejected: false, reset: None, limit: None, remaining: None, covers }
 }
 
 /// Turns a window of a header name into the service's word for the claim: `5h` → `five_hour`,
@@ -246,6 +281,9 @@ mod tests {
             .map(|q| (q.name.as_ref(), q.rejected, (q.used * 100.0).round()))
             .collect();
         assert_eq!(used, [("requests", false, 2.0), ("input-tokens", true, 100.0)]);
+        let requests = &observed.quotas[0];
+        assert_eq!((requests.limit, requests.remaining), (Some(50.0), Some(49.0)));
+        assert_eq!(requests.covers, Covers::Model {});
     }
 
     #[test]
@@ -277,6 +315,8 @@ mod tests {
         let seen: Vec<_> =
             observed.quotas.iter().map(|q| (q.name.as_ref(), q.rejected, q.used)).collect();
         assert_eq!(seen, [("five_hour", false, 0.0), ("seven_day_opus", false, 0.5)]);
+        let covers: Vec<_> = observed.quotas.iter().map(|q| q.covers.clone()).collect();
+        assert_eq!(covers, [Covers::Everything {}, Covers::Named { word: "opus".into() }]);
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn row(resting: &Unusable) -> Vec<String> {
         (BlockKind::Cooldown, _) => "cooldown".to_string(),
         (BlockKind::Disabled, None) => "disabled".to_string(),
         (BlockKind::Disabled, Some(reason)) => format!("disabled: {reason}"),
+        (BlockKind::Empty, limit) => format!("empty: {}", limit.as_deref().unwrap_or("limit")),
     };
     let models =
         if resting.models.is_empty() { "all".to_string() } else { resting.models.join(", ") };

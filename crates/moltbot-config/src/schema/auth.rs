@@ -21,7 +21,7 @@ section! {
         allow_paid_fallback "allowPaidFallback": Option<bool>,
         /// Seconds to wait for a profile that cools down, when all do; unset: 30.
         max_wait_seconds "maxWaitSeconds": Option<u32>,
-        /// How to choose among usable profiles; unset: order.
+        /// How to choose among usable profiles of the same kind and payer; unset: order.
         strategy "strategy": Option<Strategy>,
         /// Token endpoints for OAuth credentials that are ours to renew, by provider.
         #[serde(default)]
@@ -76,11 +76,11 @@ choice! {
     Strategy {
         /// By the configured order, else by kind and least recent use.
         Order "order",
-        /// In turns.
+        /// In turns: the one used longest ago first.
         RoundRobin "round-robin",
-        /// The one whose quota resets first.
+        /// The one of whose limits one starts anew first, so that nothing of it is left over.
         Drain "drain",
-        /// The one used least.
+        /// The one whose tightest limit is used least, as the last replies told.
         LeastUsed "least-used",
     }
 }

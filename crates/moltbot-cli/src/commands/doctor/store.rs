@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use moltbot_config::{AgentId, KeyPath};
-use moltbot_core::{CredentialKind, Level};
+use moltbot_core::{CredentialKind, Level, OfferEntry};
 use moltbot_gateway::{AgentPaths, Engine};
 use moltbot_profiles::{
     BlockKind, Health, Profiles, Unusable, health, remaining_text, suggested_sibling,
@@ -62,10 +62,19 @@ fn one(
             doctor.repairable(cx, &format!("old credentials of agent {id} wait: {names}"));
         }
     }
-    if loaded.profiles.is_empty() {
+    let engine = cx.engine(agent)?;
+    // A login that a program keeps is not stored; there is something to check all the same.
+    let kept = |entry: &&OfferEntry| {
+        let of_program = entry.offer.kind == CredentialKind::None;
+        of_program && (engine.is_used(&entry.provider.id) || engine.is_offered(entry.offer))
+    };
+    let kept: Vec<OfferEntry> = cx.registry.offers().iter().filter(kept).copied().collect();
+    if loaded.profiles.is_empty() && kept.is_empty() {
         return Ok(());
     }
-    let engine = cx.engine(agent)?;
+    for entry in kept {
+        shadowing(cx, doctor, &engine, &entry)?;
+    }
     rename(cx, doctor, &engine, &loaded.profiles)?;
     leftovers::duplicates(cx, doctor, &loaded.profiles);
     for row in loaded.profiles.unusable(cx.now()) {
@@ -82,7 +91,10 @@ fn one(
                 let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
                 doctor.warning(cx, &format!("{text}{fix}"));
             }
-            Level::Info => doctor.info(cx, &text),
+            Level::Info => {
+                let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+                doctor.info(cx, &format!("{text}{fix}"));
+            }
         }
     }
     Ok(())
@@ -166,6 +178,30 @@ fn rename(
     Ok(())
 }
 
+/// Names the variables that would beat the login which a program keeps, if it ever saw them.
+fn shadowing(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    engine: &Engine,
+    entry: &OfferEntry,
+) -> Result<(), Failure> {
+    let env = cx.env()?;
+    let set: Vec<&str> =
+        entry.provider.ignored_env.iter().map(AsRef::as_ref).filter(|n| env.get(n).is_some()).collect();
+    if set.is_empty() || !engine.is_used(&entry.provider.id) {
+        return Ok(());
+    }
+    let program = entry.offer.needs.programs.first().map_or("", AsRef::as_ref);
+    let text = format!(
+        "{} in the environment would beat the login of {program}; moltbot keeps it from {program}, \
+         but in your shell it counts: type `unset {}` before you start {program} there",
+        set.join(", "),
+        set.join(" "),
+    );
+    doctor.warning(cx, &clean(&text));
+    Ok(())
+}
+
 fn cooldown(row: &Unusable) -> String {
     let left = remaining_text(Some(row.remaining_ms));
     let id = clean(&row.profile_id);
@@ -183,6 +219,10 @@ fn cooldown(row: &Unusable) -> String {
                 "- {id}: disabled{reason} ({left}){models} — Top up credits (provider billing) or \
                  switch provider."
             )
+        }
+        BlockKind::Empty => {
+            let limit = row.reason.as_deref().unwrap_or("a limit");
+            format!("- {id}: {limit} is used up ({left}){models} — Wait or switch provider.")
         }
     }
 }
