@@ -223,16 +223,16 @@ fn steps(dice: &mut Dice) -> Vec<Step> {
     let pauses = [1_000, 20_000, 2 * MINUTE, 30 * MINUTE, 6 * HOUR, 30 * HOUR];
     let count = 3 + dice.roll(12);
     (0..count)
-        .map(|_| match dice.roll(16) {
-            0..=4 => Step::Ask { model: dice.index(2) },
-            5..=6 => {
+        .map(|_| match dice.roll(32) {
+            0..=10 => Step::Ask { model: dice.index(2) },
+            11..=15 => {
                 let told = (dice.roll(2) == 0).then(|| {
                     let share = u32::try_from(dice.roll(5)).unwrap() * 25;
                     (share, dice.span(3 * HOUR) - 10 * MINUTE)
                 });
                 Step::Serve { which: dice.index(8), told }
             }
-            7..=10 => {
+            16..=23 => {
                 let class = dice.index(CLASSES.len());
                 let reset = (dice.roll(2) == 0).then(|| match dice.roll(4) {
                     0 => -dice.span(HOUR),
@@ -241,9 +241,9 @@ fn steps(dice: &mut Dice) -> Vec<Step> {
                 });
                 Step::Fail { which: dice.index(8), class, reset }
             }
-            11..=12 => Step::Pass(dice.span(pauses[dice.0 as usize % pauses.len()])),
-            13 => Step::Jump(dice.span(4 * DAY) - 2 * DAY),
-            14 => Step::Order(dice.roll(6)),
+            24..=27 => Step::Pass(dice.span(pauses[dice.0 as usize % pauses.len()])),
+            28 => Step::Jump(dice.span(4 * DAY) - 2 * DAY),
+            29..=30 => Step::Order(dice.roll(6)),
             _ => Step::Restart,
         })
         .collect()
@@ -402,7 +402,11 @@ fn case(number: u64) {
             world.profiles
         );
     }
-    // Another process reads the same store and chooses the same.
+    // Another process reads the same store and chooses the same. (A restart is another process
+    // too, so that not every case has to end with one.)
+    if number % 40 >= PARTS {
+        return;
+    }
     let text = machine.profiles.to_json(at(machine.now));
     let other = Profiles::parse(text.expose()).unwrap();
     for model in 0..2 {
