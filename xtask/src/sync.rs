@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::plugins;
+use crate::workspace::stock_plugins;
 
 /// What the binary is, for its manifest.
 pub(crate) const DESCRIPTION: &str =
@@ -13,7 +13,7 @@ pub(crate) const DESCRIPTION: &str =
 /// Writes `crates/moltbot/{Cargo.toml, src/main.rs}` of the workspace at `root`, or with `check`
 /// fails if they are stale.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
-    let plugins = plugins(root)?;
+    let plugins = stock_plugins(root)?;
     let crates: Vec<String> = plugins.iter().map(|name| crate_name(name)).collect();
     let main = main_rs("cargo xtask sync", STOCK, &crates);
     for (path, text) in [("Cargo.toml", manifest(&plugins)), ("src/main.rs", main)] {
@@ -31,7 +31,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     Ok(())
 }
 
-const STOCK: &str = "The stock binary: the command line with every plugin of this workspace.";
+const STOCK: &str = "The stock binary: the command line with the plugins of this workspace.";
 
 /// Returns the name that Rust code calls a plugin's crate by.
 fn crate_name(plugin: &str) -> String {

@@ -30,6 +30,26 @@ pub(crate) fn plugins(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Lists the plugins that the stock binary links: all but those whose manifest says
+/// `[package.metadata.moltbot] stock = false`.
+pub(crate) fn stock_plugins(root: &Path) -> Result<Vec<String>> {
+    let mut names = plugins(root)?;
+    let mut wrong = None;
+    names.retain(|name| {
+        let file = root.join("plugins").join(name).join("Cargo.toml");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let manifest = text.parse::<toml::Table>();
+        let stock = manifest.as_ref().ok().and_then(|manifest| {
+            manifest.get("package")?.get("metadata")?.get("moltbot")?.get("stock")?.as_bool()
+        });
+        if let Err(error) = manifest {
+            wrong = Some(anyhow::anyhow!("{}: {error}", file.display()));
+        }
+        stock != Some(false)
+    });
+    wrong.map_or(Ok(names), Err)
+}
+
 /// Lists the files below `dir` with that ending, sorted, build output left out.
 pub(crate) fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

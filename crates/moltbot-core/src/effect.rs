@@ -99,6 +99,15 @@ pub enum Effect {
         /// The address.
         url: String,
     },
+    /// Reads or writes one entry of the operating system's keyring; answered with
+    /// [`Reply::Kept`]. A host without a keyring answers [`HostError::Unsupported`].
+    Keyring {
+        /// Which entry.
+        entry: KeyringEntry,
+        /// What to write there; nothing reads it.
+        #[serde(default)]
+        put: Option<Secret>,
+    },
     /// Reads one file of at most 1 MiB; answered with [`Reply::File`], absent files included.
     Read {
         /// Which file.
@@ -152,6 +161,12 @@ pub enum Reply {
         /// How it ended.
         ran: Ran,
     },
+    /// To `Keyring`.
+    Kept {
+        /// What the entry holds now; `None` if there is no such entry.
+        #[serde(default)]
+        secret: Option<Secret>,
+    },
     /// To `Open` and `Tell`.
     Done {},
     /// A reply of a newer version.
@@ -187,6 +202,15 @@ pub struct HttpReply {
     pub headers: Vec<(String, Secret)>,
     /// The body.
     pub body: Secret,
+}
+
+/// Names an entry of the operating system's keyring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyringEntry {
+    /// Who keeps it there; what `needs` declares.
+    pub service: Text,
+    /// Which of its secrets.
+    pub account: Text,
 }
 
 /// Names a file relative to a directory that only the host knows.
@@ -401,6 +425,7 @@ impl Expose for Effect {
         enum Wire<'a> {
             Ask { field: &'a Field, refused: &'a Option<Text> },
             Http { request: Exposed<'a, HttpRequest> },
+            Keyring { entry: &'a KeyringEntry, put: Exposed<'a, Option<Secret>> },
             Now {},
             Open { url: &'a str },
             Read { file: &'a FileRef },
@@ -411,6 +436,7 @@ impl Expose for Effect {
         match self {
             Self::Ask { field, refused } => Wire::Ask { field, refused },
             Self::Http { request } => Wire::Http { request: Exposed(request) },
+            Self::Keyring { entry, put } => Wire::Keyring { entry, put: Exposed(put) },
             Self::Now {} => Wire::Now {},
             Self::Open { url } => Wire::Open { url },
             Self::Read { file } => Wire::Read { file },
@@ -432,6 +458,7 @@ impl Expose for Reply {
             Now { now: Timestamp },
             File { file: Exposed<'a, FileState> },
             Ran { ran: Exposed<'a, Ran> },
+            Kept { secret: Exposed<'a, Option<Secret>> },
             Done {},
             Unknown {},
         }
@@ -441,6 +468,7 @@ impl Expose for Reply {
             Self::Now { now } => Wire::Now { now: *now },
             Self::File { file } => Wire::File { file: Exposed(file) },
             Self::Ran { ran } => Wire::Ran { ran: Exposed(ran) },
+            Self::Kept { secret } => Wire::Kept { secret: Exposed(secret) },
             Self::Done {} => Wire::Done {},
             Self::Unknown => Wire::Unknown {},
         }
@@ -464,6 +492,10 @@ mod tests {
                     body: Some(Secret::new("{}")),
                     timeout_ms: None,
                 },
+            },
+            Effect::Keyring {
+                entry: KeyringEntry { service: "tool".into(), account: "me".into() },
+                put: Some(Secret::new("FAKE")),
             },
             Effect::Now {},
             Effect::Unknown,

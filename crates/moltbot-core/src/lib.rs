@@ -88,7 +88,7 @@ pub use effect::{
     KeyringEntry, Level, Note, Ran, Reply, Run, SelectOption, Text,
 };
 pub use event::{Decoder, DecoderMode, Event};
-pub use exchange::{Exchange, Reuse, Slot, Span, Splice, splice};
+pub use exchange::{Exchange, Resume, Reuse, Slot, Span, Splice, splice};
 pub use failure::{Ended, Failure, FailureKind, NetworkFault, Scope};
 pub use model::{ModelInfo, Price, Thinking, Usage};
 pub use plugin::{

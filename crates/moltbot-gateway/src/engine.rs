@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use moltbot_config::{AgentId, Config, Env};
 use moltbot_core::{
-    AuthError, Credential, Cx, Event, Finding, Login, OfferEntry, Registry, Timestamp,
+    AuthError, Credential, CredentialKind, Cx, Event, Finding, Login, OfferEntry, Registry, Timestamp,
 };
 use moltbot_profiles::{AuthRules, Choice, Pin, Profiles, Store};
 
@@ -81,6 +81,8 @@ pub struct Engine {
     children: Arc<Children>,
     /// Models that a service was too busy for, and until when they are passed over.
     busy: Mutex<HashMap<ModelRef, Timestamp>>,
+    /// The record of the chat that was dropped last.
+    dropped: Mutex<Option<Box<Record>>>,
 }
 
 impl Engine {
@@ -96,7 +98,8 @@ impl Engine {
         let vars: Vars =
             Arc::new(move |name| variables.get(name).map(|(value, _)| value.to_string()));
         let http = Arc::new(Http::new(vars.clone(), parts.limits.connect_ms));
-        let host = HostParts { http, vars, home, front, clock };
+        let keyring = Arc::new(crate::OsKeyring);
+        let host = HostParts { http, vars, home, front, clock, keyring };
         Self {
             registry,
             config,
@@ -111,6 +114,7 @@ impl Engine {
             flights: Flights::default(),
             children: Arc::default(),
             busy: Mutex::default(),
+            dropped: Mutex::default(),
         }
     }
 
@@ -151,13 +155,24 @@ impl Engine {
     /// Sends one chat and returns its reply. Events arrive at `sink` from the first one on that
     /// shows something; before it, other credentials and models may be tried (spec 03).
     ///
-    /// Dropping the future abandons the chat: nobody is punished, nothing else is tried.
+    /// Dropping the future abandons the chat: nobody is punished, nothing else is tried, and
+    /// [`take_dropped`](Self::take_dropped) returns its record.
     pub async fn chat(
         &self,
         request: ChatRequest,
         sink: &mut (dyn FnMut(&Event) + Send),
     ) -> Result<ChatReply, ChatError> {
         Run::new(self, &request)?.answer(sink).await
+    }
+
+    /// Returns the record of the chat that was dropped last before its end, once.
+    pub fn take_dropped(&self) -> Option<Box<Record>> {
+        self.dropped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
+
+    pub(crate) fn set_dropped(&self, record: Record) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *dropped = Some(Box::new(record));
     }
 
     /// Says what [`chat`](Self::chat) would do now: reads the store and the logins it points at,
@@ -207,6 +222,7 @@ impl Engine {
         let call = methods.call(entry, verb);
         let host = methods.host_for(&entry.offer.needs);
         let mut login = entry.method.login(&Cx::new(&host, &call)).await?;
+        host.check_named(&login.credential)?;
         if login.credential.method.is_none() {
             login.credential.method = Some(entry.method.id().to_string());
         }
@@ -227,11 +243,16 @@ impl Engine {
                 let offer = crate::methods::offer_of(self.registry, profile, stored);
                 offer.ok().flatten().is_some_and(|offer| offer.method.id() == id)
             };
-            let stored: Vec<Credential> = profiles
+            let mut stored: Vec<Credential> = profiles
                 .iter()
                 .filter(|(profile, stored)| own(stored, profile))
                 .map(|(_, stored)| stored.clone())
                 .collect();
+            // A login that its program keeps is nowhere stored; it counts if a model needs it.
+            if entry.offer.kind == CredentialKind::None && self.is_used(&entry.provider.id) {
+                let provider = entry.provider.id.clone();
+                stored.push(Credential::new(CredentialKind::None, provider));
+            }
             let call = methods.call(entry, None);
             let host = methods.host_for(&entry.offer.needs);
             let findings = entry.method.doctor(&Cx::new(&host, &call), &stored).await;

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use moltbot_core::{
-    Effect, FileProblem, FileRef, FileState, Host, HostError, HttpReply, HttpRequest, Needs, Note,
+    Credential, Effect, FileProblem, FileRef, FileState, Host, HostError, HttpReply, HttpRequest, Needs, Note,
     Ran, Reply, Run, Secret, Timestamp, async_trait, redact,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::front::{Front, TerminalRun};
 use crate::http::{Http, Vars, explain, safe_url};
+use crate::keyring::{Keyring, OsKeyring};
 
 const MAX_FILE: u64 = 1 << 20;
 const MAX_REPLY: usize = 1 << 20;
@@ -65,6 +66,7 @@ pub struct HostParts {
     pub(crate) home: Option<PathBuf>,
     pub(crate) front: Arc<dyn Front>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keyring: Arc<dyn Keyring>,
 }
 
 impl HostParts {
@@ -76,7 +78,12 @@ impl HostParts {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let http = Arc::new(Http::new(vars.clone(), crate::Limits::default().connect_ms));
-        Self { http, vars, home, front, clock }
+        Self { http, vars, home, front, clock, keyring: Arc::new(OsKeyring) }
+    }
+
+    /// Uses another keyring than the operating system's.
+    pub fn with_keyring(self, keyring: Arc<dyn Keyring>) -> Self {
+        Self { keyring, ..self }
     }
 
     /// Writes a path for people: the home directory as `~`.
@@ -96,12 +103,34 @@ impl HostParts {
 pub struct EffectHost<'a> {
     parts: &'a HostParts,
     needs: &'a Needs,
+    /// What the user named: in the profile, then in answers of this call.
+    named: Mutex<Vec<String>>,
 }
 
 impl<'a> EffectHost<'a> {
     /// Makes a host for a call under `needs`.
     pub fn new(parts: &'a HostParts, needs: &'a Needs) -> Self {
-        Self { parts, needs }
+        Self { parts, needs, named: Mutex::default() }
+    }
+
+    /// Makes a host for a call about a stored profile, which may name places of the user's choice.
+    pub fn of_profile(parts: &'a HostParts, needs: &'a Needs, stored: &Credential) -> Self {
+        Self { named: Mutex::new(needs.named_in(stored)), ..Self::new(parts, needs) }
+    }
+
+    /// Refuses a profile that names a place which the user did not.
+    pub(crate) fn check_named(&self, made: &Credential) -> Result<(), HostError> {
+        let known = self.named();
+        match self.needs.named_in(made).iter().find(|place| !known.contains(place)) {
+            None => Ok(()),
+            Some(place) => Err(HostError::Denied {
+                reason: format!("a profile that names {}, which nobody answered", redact(place)),
+            }),
+        }
+    }
+
+    fn named(&self) -> Vec<String> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn http(&self, request: HttpRequest) -> Result<HttpReply, HostError> {
@@ -109,9 +138,9 @@ impl<'a> EffectHost<'a> {
             reason: format!("a request to {}: {reason}", redact(&request.url)),
         })?;
         let host = url.host_str().unwrap_or_default();
-        let with_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
-        if !self.needs.hosts.iter().any(|known| known == host || *known == with_port) {
-            let reason = format!("a request to {with_port}, which the offer does not declare");
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !self.needs.covers_host(host, port, &self.named()) {
+            let reason = format!("a request to {host}:{port}, which the offer does not declare");
             return Err(HostError::Denied { reason });
         }
         let limit = request.timeout_ms.unwrap_or(HTTP_MS).min(HTTP_MS);
@@ -119,7 +148,7 @@ impl<'a> EffectHost<'a> {
     }
 
     fn read(&self, file: &FileRef) -> Result<FileState, HostError> {
-        if !self.needs.files.contains(file) {
+        if !self.needs.covers_file(file, &self.named()) {
             let reason =
                 format!("reading {}/{}, which the offer does not declare", file.dir, file.path);
             return Err(HostError::Denied { reason });
@@ -191,12 +220,14 @@ impl<'a> EffectHost<'a> {
     }
 
     /// The whole environment of a child: the allow-list, the variables that say where the declared
-    /// files are, and what the call adds.
+    /// files are or that are declared themselves, and what the call adds.
     pub(crate) fn child_env(&self, run: &Run) -> Vec<(String, Secret)> {
         let places = self.needs.files.iter().filter_map(|file| file.dir_env.as_deref());
+        let declared = self.needs.secret_env.iter().map(AsRef::as_ref);
         let mut env: Vec<(String, Secret)> = CHILD_ENV
             .into_iter()
             .chain(places)
+            .chain(declared)
             .filter_map(|name| Some((name.to_string(), Secret::new((self.parts.vars)(name)?))))
             .collect();
         for (name, value) in &run.env {
@@ -214,9 +245,23 @@ impl Host for EffectHost<'_> {
         match effect {
             Effect::Ask { field, refused } => {
                 let answer = front.ask(&field, refused.as_deref()).await?;
+                if self.needs.answers.contains(&field.id) {
+                    let named = answer.value.expose().trim().to_string();
+                    self.named.lock().unwrap_or_else(PoisonError::into_inner).push(named);
+                }
                 Ok(Reply::Answer { value: answer.value, typed: answer.typed })
             }
             Effect::Http { request } => Ok(Reply::Http { response: self.http(request).await? }),
+            Effect::Keyring { entry, put } => {
+                if !self.needs.keyring.contains(&entry.service) {
+                    let reason = format!(
+                        "the keyring's entries of {}, which the offer does not declare",
+                        entry.service
+                    );
+                    return Err(HostError::Denied { reason });
+                }
+                Ok(Reply::Kept { secret: self.parts.keyring.entry(&entry, put)? })
+            }
             Effect::Now {} => Ok(Reply::Now { now: self.parts.clock.now() }),
             Effect::Open { url } => {
                 let refused =

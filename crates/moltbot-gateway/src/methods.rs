@@ -5,7 +5,7 @@ use moltbot_core::{
     AuthError, AuthMethod, Call, Credential, CredentialKind, Cx, Field, Needs, OfferEntry,
     Registry, RenewSettings, Renewal, Resolved, Text, Timestamp,
 };
-use moltbot_profiles::{AuthRules, CooldownRules, ProfileRule, ResolvedState};
+use moltbot_profiles::{AuthRules, CooldownRules, ProfileRule, ResolvedState, standard_method, Strategy};
 use serde_json::Value;
 
 use crate::host::{EffectHost, HostParts};
@@ -56,7 +56,7 @@ impl Methods<'_> {
         match entry.filter(|entry| entry.offer.caps.external) {
             Some(entry) => {
                 let call = self.call(&entry, None);
-                let host = EffectHost::new(self.host, &entry.offer.needs);
+                let host = EffectHost::of_profile(self.host, &entry.offer.needs, stored);
                 entry.method.resolve(&Cx::new(&host, &call), stored).await
             }
             None => Ok(Resolved::judged(stored.clone(), now)),
@@ -117,9 +117,13 @@ impl Methods<'_> {
         resolved: &Credential,
         now: Timestamp,
     ) -> bool {
-        let Some(entry) = entry.filter(|entry| entry.offer.caps.refresh) else { return false };
-        let settings = self.renew_settings(entry.method, &resolved.provider, true);
-        let renewal = entry.method.renew(&settings, resolved, now);
+        let method = match entry {
+            Some(entry) => Some(entry.method).filter(|_| entry.offer.caps.refresh),
+            None => standard_method(resolved),
+        };
+        let Some(method) = method else { return false };
+        let settings = self.renew_settings(method, &resolved.provider, true);
+        let renewal = method.renew(&settings, resolved, now);
         matches!(renewal, Ok(Renewal::Http { .. } | Renewal::Run {}))
     }
 
@@ -166,6 +170,12 @@ pub fn auth_rules(config: &Config, registry: &Registry) -> AuthRules {
         rules.profiles.insert(id.clone(), rule);
     }
     rules.order = auth.order.clone();
+    rules.strategy = match auth.strategy {
+        None | Some(moltbot_config::Strategy::Order) => Strategy::Order,
+        Some(moltbot_config::Strategy::RoundRobin) => Strategy::RoundRobin,
+        Some(moltbot_config::Strategy::Drain) => Strategy::Drain,
+        Some(moltbot_config::Strategy::LeastUsed) => Strategy::LeastUsed,
+    };
     if let Some(cooldowns) = &auth.cooldowns {
         let usual = CooldownRules::default();
         let by_provider = cooldowns.billing_backoff_hours_by_provider.iter();

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moltbot_core::{
     Effect, Field, FieldKind, FileProblem, FileRef, FileState, Host, HostError, HttpReply,
-    HttpRequest, Ran, Reply, Run, Secret, Timestamp, async_trait,
+    HttpRequest, Ran, Reply, Run, Secret, Text, Timestamp, async_trait,
 };
 
 use crate::leak::canaries_in;
@@ -26,6 +26,7 @@ pub struct ScriptedHost {
     files: HashMap<String, FileState>,
     files_by: Option<Files>,
     programs: HashMap<String, Program>,
+    no_keyring: bool,
     service: Option<Service>,
     clock_step: i64,
     faults: BTreeMap<usize, Fault>,
@@ -42,6 +43,7 @@ enum Fault {
 struct State {
     answers: HashMap<String, VecDeque<String>>,
     http: VecDeque<(u16, String)>,
+    keyring: HashMap<(String, String), Secret>,
     now: Option<Timestamp>,
     log: Vec<(Effect, Option<Result<Reply, HostError>>)>,
     in_flight: usize,
@@ -127,6 +129,22 @@ impl ScriptedHost {
         })
     }
 
+    /// Puts an entry into the keyring, which is there and empty otherwise.
+    pub fn keyring(self, service: &str, account: &str, secret: impl Into<String>) -> Self {
+        let secret = secret.into();
+        let mut state = self.state();
+        state.canaries.push(secret.clone());
+        state.keyring.insert((service.to_string(), account.to_string()), Secret::new(secret));
+        drop(state);
+        self
+    }
+
+    /// Takes the keyring away.
+    pub fn without_keyring(mut self) -> Self {
+        self.no_keyring = true;
+        self
+    }
+
     /// Answers HTTP requests by rule, once the replies of [`http_reply`](Self::http_reply) are
     /// used up.
     pub fn http(
@@ -206,6 +224,22 @@ impl ScriptedHost {
         self.effects().into_iter().filter_map(ask).collect()
     }
 
+    /// Returns the answers given so far to the fields of these ids, trimmed.
+    pub(crate) fn answers_to(&self, ids: &[Text]) -> Vec<String> {
+        let state = self.state();
+        let answer = |(effect, outcome): &(Effect, Option<Result<Reply, HostError>>)| {
+            match (effect, outcome) {
+                (Effect::Ask { field, .. }, Some(Ok(Reply::Answer { value, .. })))
+                    if ids.contains(&field.id) =>
+                {
+                    Some(value.expose().trim().to_string())
+                }
+                _ => None,
+            }
+        };
+        state.log.iter().filter_map(answer).collect()
+    }
+
     /// Returns what the user was told so far.
     pub fn told(&self) -> Vec<String> {
         let tell = |effect| match effect {
@@ -251,6 +285,17 @@ impl ScriptedHost {
                 };
                 self.state().canaries.extend(canaries_in(response.body.expose()));
                 Ok(Reply::Http { response })
+            }
+            Effect::Keyring { .. } if self.no_keyring => {
+                Err(HostError::Unsupported { what: "the keyring".into() })
+            }
+            Effect::Keyring { entry, put } => {
+                let place = (entry.service.to_string(), entry.account.to_string());
+                let mut state = self.state();
+                if let Some(put) = put {
+                    state.keyring.insert(place.clone(), put.clone());
+                }
+                Ok(Reply::Kept { secret: state.keyring.get(&place).cloned() })
             }
             Effect::Now {} => Ok(Reply::Now { now: self.state().now.unwrap_or(NOW) }),
             Effect::Read { file } => Ok(Reply::File { file: self.read(file) }),

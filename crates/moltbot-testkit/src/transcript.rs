@@ -18,6 +18,10 @@ pub(crate) fn effect(effect: &Effect) -> String {
             let body = request.body.as_ref().map_or("no body".to_string(), secret);
             format!("http {} {} [{}] {body}", request.method, request.url, names.join(", "))
         }
+        Effect::Keyring { entry, put } => {
+            let put = put.as_ref().map_or(String::new(), |put| format!(" < {}", secret(put)));
+            format!("keyring {} {}{put}", entry.service, entry.account)
+        }
         Effect::Now {} => "now".to_string(),
         Effect::Open { url } => format!("open {url}"),
         Effect::Read { file } => match &file.dir_env {
@@ -56,6 +60,8 @@ pub(crate) fn outcome(outcome: &Result<Reply, HostError>) -> String {
             let exit = ran.exit.map_or("a signal".to_string(), |code| code.to_string());
             format!("exit {exit}, stdout {}, stderr {}", secret(&ran.stdout), secret(&ran.stderr))
         }
+        Ok(Reply::Kept { secret: Some(kept) }) => secret(kept),
+        Ok(Reply::Kept { secret: None }) => "no entry".to_string(),
         Ok(Reply::Done {}) => "done".to_string(),
         Ok(_) => "a reply of a newer version".to_string(),
         Err(error) => format!("! {error}"),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use moltbot_config::Config;
 use moltbot_core::{
-    AuthError, Credential, CredentialState, Cx, Generation, HttpRequest, OfferEntry, Registry,
-    RenewSettings, Renewal, Resolved, Timestamp, redact,
+    AuthError, AuthMethod, Credential, CredentialState, Cx, Generation, HttpRequest, OfferEntry,
+    Registry, RenewSettings, Renewal, Resolved, Timestamp, redact,
 };
 use moltbot_profiles::{
     Cause, FailedRenewal, JournalHead, Lease, Recovery, Store, StoreError, early_renewal_at,
-    is_newer, recovery,
+    is_newer, recovery, standard_method,
 };
 
 use super::flight::Flights;
@@ -45,6 +45,13 @@ struct Read {
     stored: Credential,
     resolved: Resolved,
     entry: Option<OfferEntry>,
+}
+
+impl Read {
+    /// Returns who renews it: the method it belongs to, else the standard one if that may.
+    fn method(&self) -> Option<&'static dyn AuthMethod> {
+        self.entry.map(|entry| entry.method).or_else(|| standard_method(&self.stored))
+    }
 }
 
 impl Work {
@@ -85,17 +92,18 @@ impl Work {
     /// Finishes or discards what an interrupted renewal left.
     async fn recover(&self, lease: &mut dyn Lease, read: &Read) -> Result<Recovered, RenewError> {
         let journal = lease.journal().await?;
-        let method = read.entry.map_or("", |entry| entry.method.id());
+        let speaker = read.method();
+        let method = speaker.map_or("", |speaker| speaker.id());
         let generation = Generation::of(&read.stored);
-        match (recovery(&journal, &generation, method), read.entry) {
+        match (recovery(&journal, &generation, method), speaker) {
             (Recovery::Nothing, _) => Ok(Recovered::Nothing { retry: false }),
             (Recovery::Retry, _) => Ok(Recovered::Nothing { retry: true }),
             (Recovery::Discard, _) => {
                 lease.close().await?;
                 Ok(Recovered::Nothing { retry: false })
             }
-            (Recovery::Adopt { reply, received_at }, Some(entry)) => {
-                match entry.method.renewed(&read.stored, &reply, received_at) {
+            (Recovery::Adopt { reply, received_at }, Some(speaker)) => {
+                match speaker.renewed(&read.stored, &reply, received_at) {
                     Ok(credential) => self.store_login(lease, &generation, credential).await,
                     Err(error @ AuthError::LoginAgain { .. }) => {
                         self.record_spent(lease, &generation, &error).await?;
@@ -131,23 +139,23 @@ impl Work {
         if let Some(done) = self.nothing_to_do(&read, at_hand) {
             return Ok(done);
         }
-        let Some(entry) = read.entry else {
+        let Some(method) = read.method() else {
             let what = format!("renewing {}", self.id);
             return Err(AuthError::Unsupported { what }.into());
         };
         let methods = self.methods();
         let force = !matches!(self.how, How::Due | How::Asked);
-        let settings = methods.renew_settings(entry.method, &read.stored.provider, force);
-        let renewal = entry.method.renew(&settings, &read.resolved.credential, self.now())?;
+        let settings = methods.renew_settings(method, &read.stored.provider, force);
+        let renewal = method.renew(&settings, &read.resolved.credential, self.now())?;
         if let Renewal::NotDue {} = renewal {
             return Ok(not_due(read.resolved));
         }
         self.check_pause(lease, &read.resolved.generation).await?;
-        let done = match renewal {
-            Renewal::Http { request } => {
-                self.by_request(lease, &read, entry, &settings, request, retry).await
+        let done = match (renewal, read.entry) {
+            (Renewal::Http { request }, _) => {
+                self.by_request(lease, &read, method, &settings, request, retry).await
             }
-            Renewal::Run {} => self.by_run(lease, &read, entry).await,
+            (Renewal::Run {}, Some(entry)) => self.by_run(lease, &read, entry).await,
             _ => {
                 let what = format!("this way of renewing {}", self.id);
                 return Err(AuthError::Unsupported { what }.into());
@@ -165,7 +173,7 @@ impl Work {
         &self,
         lease: &mut dyn Lease,
         read: &Read,
-        entry: OfferEntry,
+        method: &'static dyn AuthMethod,
         settings: &RenewSettings,
         request: HttpRequest,
         retry: bool,
@@ -174,8 +182,10 @@ impl Work {
         let url = super::send::destination(&request, settings.token_url.as_deref())?;
         let head = JournalHead {
             profile: self.id.clone(),
-            method: entry.method.id().to_string(),
-            method_version: entry.plugin.version.to_string(),
+            method: method.id().to_string(),
+            method_version: read
+                .entry
+                .map_or(env!("CARGO_PKG_VERSION").to_string(), |it| it.plugin.version.to_string()),
             generation: generation.clone(),
             opened_at: self.now(),
             retry,
@@ -194,7 +204,7 @@ impl Work {
         let received_at = self.now();
         let kept = lease.keep(&reply, received_at).await;
         drop(connection);
-        match entry.method.renewed(&read.stored, &reply, received_at) {
+        match method.renewed(&read.stored, &reply, received_at) {
             Ok(credential) => {
                 // Even an answer that is not in the journal is worth storing.
                 match self.store_login(lease, &generation, credential).await? {
@@ -242,10 +252,15 @@ impl Work {
     ) -> Result<Renewed, RenewError> {
         let methods = self.methods();
         let call = methods.call(&entry, None);
-        let host = methods.host_for(&entry.offer.needs);
+        let host = EffectHost::of_profile(&self.host, &entry.offer.needs, &read.stored);
         let cx = Cx::new(&host, &call);
         let generation = read.resolved.generation.clone();
-        let credential = match entry.method.refresh(&cx, &read.resolved.credential).await {
+        let refreshed = entry.method.refresh(&cx, &read.resolved.credential).await;
+        let checked = refreshed.and_then(|made| {
+            host.check_named(&made)?;
+            Ok(made)
+        });
+        let credential = match checked {
             Ok(credential) => credential,
             Err(error) => return Err(self.failed(lease, generation, error).await),
         };

@@ -138,8 +138,23 @@ impl Trial<'_> {
         outcome: &Result<Outcome, AuthError>,
         report: &mut Report,
     ) {
+        let named = self.named(host);
         for effect in host.effects() {
-            self.inspect_effect(&effect, report);
+            self.inspect_effect(&effect, &named, report);
+        }
+        let made = match outcome {
+            Ok(Outcome::Login(login)) => Some(&login.credential),
+            Ok(Outcome::Credential(credential)) => Some(credential),
+            _ => None,
+        };
+        let invented = made.map(|made| self.needs.named_in(made)).unwrap_or_default();
+        if invented.iter().any(|place| !named.contains(place)) {
+            report.add(
+                "a profile names only the places that the user named",
+                &*self.place,
+                "a member listed in `needs.answers` that nobody answered",
+                "keep the answer as it was given, without the white space around it",
+            );
         }
         let mut secrets = host.canaries();
         secrets.extend(self.stored_secrets());
@@ -174,7 +189,16 @@ impl Trial<'_> {
         }
     }
 
-    fn inspect_effect(&self, effect: &Effect, report: &mut Report) {
+    /// Returns what the user named, in answers and in the stored profile.
+    fn named(&self, host: &ScriptedHost) -> Vec<String> {
+        let mut named = host.answers_to(&self.needs.answers);
+        if let Action::Resolve(stored) | Action::Refresh(stored) = &self.action {
+            named.extend(self.needs.named_in(stored));
+        }
+        named
+    }
+
+    fn inspect_effect(&self, effect: &Effect, named: &[String], report: &mut Report) {
         let (needed, found) = match effect {
             Effect::Ask { field, .. } => {
                 if !self.call.fields.contains(field) {
@@ -189,10 +213,18 @@ impl Trial<'_> {
             }
             Effect::Http { request } => {
                 let host = host_of(&request.url);
-                (self.needs.hosts.iter().any(|it| it == host), format!("hosts: \"{host}\""))
+                let (name, port) = match host.rsplit_once(':') {
+                    Some((name, port)) => (name, port.parse().unwrap_or(0)),
+                    None => (host, 443),
+                };
+                (self.needs.covers_host(name, port, named), format!("hosts: \"{host}\""))
             }
+            Effect::Keyring { entry, .. } => (
+                self.needs.keyring.contains(&entry.service),
+                format!("keyring: \"{}\"", entry.service),
+            ),
             Effect::Read { file } => (
-                self.needs.files.contains(file),
+                self.needs.covers_file(file, named),
                 format!("files: dir \"{}\", path \"{}\"", file.dir, file.path),
             ),
             Effect::Run { run } => {
@@ -301,6 +333,7 @@ fn visible(effect: &Effect) -> String {
         Effect::Http { request } => request.url.clone(),
         Effect::Open { url } => url.clone(),
         Effect::Read { file } => format!("{} {}", file.dir, file.path),
+        Effect::Keyring { entry, .. } => format!("{} {}", entry.service, entry.account),
         Effect::Run { run } => format!("{} {}", run.program, run.args.join(" ")),
         Effect::Tell { note } => note.text.clone(),
         _ => String::new(),

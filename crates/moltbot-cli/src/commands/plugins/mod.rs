@@ -150,6 +150,11 @@ fn describe_plugin(cx: &mut Context, registry: &Registry, plugin: &Plugin) {
         let files: Vec<_> =
             offer.needs.files.iter().map(|file| format!("{}/{}", file.dir, file.path)).collect();
         facts.push(("files", files.join(", ")));
+        facts.push(("keyring", offer.needs.keyring.join(", ")));
+        let named = offer.fields.iter().filter(|field| offer.needs.answers.contains(&field.id));
+        let named: Vec<_> = named.filter_map(|field| field.flag.as_deref()).collect();
+        let named = named.iter().map(|flag| format!("what --{flag} names")).collect::<Vec<_>>();
+        facts.push(("also", named.join(", ")));
         facts.push(("terms", terms(offer)));
         for (name, text) in facts.into_iter().filter(|(_, text)| !text.is_empty()) {
             cx.out.line(format!("  {name:<9}{text}"));
