@@ -107,6 +107,11 @@ pub enum Event {
         /// All tokens of the turn.
         usage: Usage,
     },
+    /// What the turn cost by its author's own reckoning; comes before its end.
+    Cost {
+        /// In US dollars.
+        dollars: f64,
+    },
     /// Something to write to the child process.
     Write {
         /// What.

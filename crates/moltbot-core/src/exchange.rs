@@ -55,6 +55,24 @@ pub struct Reuse {
     pub key: String,
     /// What a warm process is sent.
     pub input: String,
+    /// How a conversation goes on in a fresh process, if the program can keep it on the disk.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+}
+
+/// How a program keeps a conversation itself, so that another process of it can go on. In
+/// arguments `{new}` stands for the id of the session that begins, `{old}` for the one gone on
+/// with; the host makes ids (version 4 UUIDs) and remembers which belongs to which conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Arguments that come first when a conversation begins.
+    pub begin: Vec<Text>,
+    /// Arguments that come first when one goes on.
+    pub go_on: Vec<Text>,
+    /// What a process that goes on is sent.
+    pub input: String,
+    /// The word in `error` of the last event that says there is no such session any more.
+    pub gone: Text,
 }
 
 /// A header or environment value; secrets are filled in by the host.

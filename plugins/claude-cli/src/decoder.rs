@@ -15,6 +15,9 @@ const LINE_LIMIT: usize = 32 << 20;
 /// How much of a message is kept for people, in characters.
 const WORDS: usize = 1_000;
 
+/// The word for a session that was to be gone on with and is not there.
+pub(crate) const NO_SESSION: &str = "no_session";
+
 /// Decodes one process and all its turns.
 pub(crate) struct Lines {
     mode: DecoderMode,
@@ -26,6 +29,8 @@ pub(crate) struct Lines {
     /// Whether a turn has ended and none has begun since.
     idle: bool,
     turn: Turn,
+    /// What all turns so far would have cost, in US dollars.
+    paid: f64,
 }
 
 /// What is known of one turn. With tools of the program it has several messages.
@@ -48,7 +53,8 @@ struct Turn {
 
 impl Lines {
     pub(crate) fn new(mode: DecoderMode) -> Self {
-        Self { mode, line: Vec::new(), at: 0, over: false, idle: false, turn: Turn::default() }
+        let turn = Turn::default();
+        Self { mode, line: Vec::new(), at: 0, over: false, idle: false, turn, paid: 0.0 }
     }
 
     fn fail(&mut self, at: u64, kind: &str, message: &str, body: Value, events: &mut Vec<Event>) {
@@ -140,6 +146,7 @@ impl Lines {
         let words = said["result"].as_str().or(said["errors"][0].as_str()).unwrap_or_default();
         if said["is_error"] == true || said["subtype"] != "success" {
             let kind = match (&self.turn.error, said["subtype"].as_str()) {
+                _ if words.starts_with("No conversation found") => NO_SESSION.to_string(),
                 (Some(error), _) => error.clone(),
                 (None, Some(subtype)) if subtype != "success" => subtype.to_string(),
                 _ => "unknown".to_string(),
@@ -172,6 +179,12 @@ impl Lines {
         }
         turn.usage.merge(&usage(&said["usage"]));
         let stop = said["stop_reason"].as_str().map_or(turn.stop, str::to_string);
+        if let Some(total) = said["total_cost_usd"].as_f64() {
+            // It counts from the start of the process.
+            let dollars = (total - self.paid).max(0.0);
+            self.paid = total;
+            events.push(Event::Cost { dollars });
+        }
         self.idle = true;
         events.push(Event::TurnEnd { at: self.at, stop, usage: turn.usage });
     }

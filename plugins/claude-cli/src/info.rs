@@ -35,6 +35,7 @@ pub(crate) fn info() -> ProviderInfo {
         base_url: SERVICE.into(),
         origins: vec![SERVICE.into()],
         dialect: "claude-stream-json".into(),
+        recommended_model: "sonnet".into(),
         catalog: ["opus", "sonnet", "haiku"].into_iter().map(model).collect(),
         accepts: vec![(VENDOR.into(), CredentialKind::Token), (ID.into(), CredentialKind::None)],
         params: params(),

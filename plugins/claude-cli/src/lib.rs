@@ -31,6 +31,7 @@ mod codes;
 mod decoder;
 mod failure;
 mod info;
+mod installed;
 mod login;
 mod request;
 mod version;

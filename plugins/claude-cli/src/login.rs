@@ -1,12 +1,17 @@
 //! The virtual profile: Claude Code's own login, of which nothing is stored.
 
 use moltbot_core::{
-    AuthError, AuthMethod, Credential, CredentialKind, Cx, FileRef, Finding, Level, Login, Needs,
-    Note, Offer, Payer, Policy, ProviderInfo, Run, async_trait,
+    AuthError, AuthMethod, Credential, CredentialKind, CredentialState, Cx, FileRef, Finding,
+    Level, Login, Needs, Note, Offer, Payer, Policy, ProviderInfo, Resolved, async_trait,
 };
 
 use crate::info::{ID, PROGRAM};
+use crate::installed::{Account, Installed};
 use crate::version;
+
+const INSTALL: &str = "install Claude Code (https://code.claude.com), then run `claude` and log in";
+const LOG_IN: &str =
+    "run `claude` and log in there, or `moltbot models auth setup-token --provider anthropic`";
 
 /// The login that Claude Code owns, as an offer of this provider.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,25 +28,52 @@ impl AuthMethod for ClaudeCliLogin {
     }
 
     async fn login(&self, cx: &Cx<'_>) -> Result<Login, AuthError> {
-        let version = installed(cx).await?;
-        if let Some(why) = version::too_old(&version) {
+        let found = Installed::look(cx).await?;
+        if let Some(why) = version::too_old(&found.version) {
             return Err(AuthError::Other { message: format!("{why}; run `claude update`") });
         }
+        let note = |level, text: String| Note { level, text };
+        let mut notes = vec![note(Level::Info, format!("{}; its login stays with it", found.words()))];
+        match &found.account {
+            Account::LoggedOut => notes.push(note(Level::Warning, format!("not logged in yet: {LOG_IN}"))),
+            Account::Key(_) => notes.push(note(Level::Warning, KEY_PAYS.into())),
+            Account::Plan(_) | Account::Unknown => {}
+        }
         let login = Login::new(Credential::new(CredentialKind::None, cx.provider.id.clone()));
-        let text = "Claude Code keeps its login; if it has none yet, run `claude` and log in there";
-        Ok(Login {
-            existing: true,
-            model: Some(format!("{ID}/sonnet")),
-            notes: vec![Note { level: Level::Info, text: text.into() }],
-            ..login
-        })
+        Ok(Login { existing: true, model: Some(format!("{ID}/sonnet")), notes, ..login })
     }
 
-    async fn doctor(&self, cx: &Cx<'_>, _stored: &[Credential]) -> Result<Vec<Finding>, AuthError> {
+    async fn resolve(&self, cx: &Cx<'_>, stored: &Credential) -> Result<Resolved, AuthError> {
+        let judged = Resolved::judged(stored.clone(), cx.now);
+        let (state, words) = match Installed::look(cx).await {
+            Ok(found) => match version::too_old(&found.version) {
+                Some(why) => {
+                    (CredentialState::Unreadable, format!("{why}; run `claude update`"))
+                }
+                None if found.account == Account::LoggedOut => {
+                    (CredentialState::LoggedOut, format!("{}; {LOG_IN}", found.words()))
+                }
+                None => (CredentialState::Ready, found.words()),
+            },
+            Err(AuthError::NotFound { .. }) => {
+                (CredentialState::Absent, format!("claude is not installed; {INSTALL}"))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Resolved { state, detail: Some(words), ..judged })
+    }
+
+    async fn doctor(&self, cx: &Cx<'_>, stored: &[Credential]) -> Result<Vec<Finding>, AuthError> {
         let finding =
             |level, text: String, fix: &str| Finding { level, text, fix: Some(fix.into()) };
-        let version = match installed(cx).await {
-            Ok(version) => version,
+        // The host names the login only if a model of the config is answered with it.
+        let used = !stored.is_empty();
+        let found = match Installed::look(cx).await {
+            Ok(found) => found,
+            Err(AuthError::NotFound { .. }) if used => {
+                let text = "the config wants models from claude, which is not installed".into();
+                return Ok(vec![finding(Level::Error, text, INSTALL)]);
+            }
             // Who has no such program does not use it.
             Err(AuthError::NotFound { .. }) => return Ok(Vec::new()),
             Err(AuthError::Cancelled {}) => return Err(AuthError::Cancelled {}),
@@ -50,12 +82,31 @@ impl AuthMethod for ClaudeCliLogin {
                 return Ok(vec![finding(Level::Warning, text, "type `claude --version`")]);
             }
         };
-        Ok(version::too_old(&version)
-            .map(|why| finding(Level::Warning, why, "run `claude update`"))
-            .into_iter()
-            .collect())
+        if let Some(why) = version::too_old(&found.version) {
+            let level = if used { Level::Error } else { Level::Warning };
+            return Ok(vec![finding(level, why, "run `claude update`")]);
+        }
+        Ok(match &found.account {
+            Account::LoggedOut if used => {
+                vec![finding(Level::Error, found.words(), LOG_IN)]
+            }
+            Account::LoggedOut => {
+                vec![finding(Level::Info, found.words(), "run `claude` and log in there to use it")]
+            }
+            Account::Key(_) if used => {
+                let fix = "run `claude`, then /logout and /login with your plan";
+                vec![finding(Level::Warning, format!("{}: {KEY_PAYS}", found.words()), fix)]
+            }
+            _ => {
+                let fix = "try it: `moltbot agent --model claude-cli/sonnet -m hi`";
+                vec![finding(Level::Info, found.words(), fix)]
+            }
+        })
     }
 }
+
+/// Said of a program that was logged in with a key.
+const KEY_PAYS: &str = "claude is logged in with an API key of its own, so requests are billed per use and not by a plan";
 
 fn offer() -> Offer {
     Offer {
@@ -81,27 +132,5 @@ fn offer() -> Offer {
         }),
         payer: Payer::Subscription,
         ..Offer::default()
-    }
-}
-
-/// Asks the program for its version.
-async fn installed(cx: &Cx<'_>) -> Result<String, AuthError> {
-    let ran = cx
-        .run(Run {
-            program: PROGRAM.into(),
-            args: vec!["--version".into()],
-            env: Vec::new(),
-            input: None,
-            terminal: false,
-            timeout_ms: Some(10_000),
-        })
-        .await?;
-    let said = ran.stdout.expose().trim();
-    match ran.exit {
-        Some(0) => Ok(said.lines().next().unwrap_or_default().to_string()),
-        exit => {
-            let message = format!("`claude --version` ended with {exit:?}");
-            Err(AuthError::Other { message })
-        }
     }
 }

@@ -3,10 +3,12 @@
 //! Each flag was tried with the real program; what it does stands beside it.
 
 use moltbot_core::{
-    ChatView, CredentialKind, CredentialView, Exchange, Op, ProviderError, Reuse, Slot, Text,
+    ChatView, CredentialKind, CredentialView, Exchange, Op, Origin, ProviderError, Resume, Reuse,
+    Slot, Text,
 };
 use serde_json::{Map, Value, json};
 
+use crate::decoder::NO_SESSION;
 use crate::info::{ID, PROGRAM, SERVICE};
 
 /// How long an idle program is kept: the prompt cache of the service lives as long.
@@ -58,13 +60,19 @@ pub(crate) fn request(
         // Without `--mcp-config` this means no server at all.
         "--strict-mcp-config",
         "--disable-slash-commands",
-        // Nothing of the conversation is left on the disk.
-        "--no-session-persistence",
         "--model",
     ]
     .map(Text::from)
     .to_vec();
     args.push(model.into());
+    let resume = match chat.origin {
+        Origin::Composed => Some(()),
+        // Of what a client of a gateway says nothing is left on the disk.
+        Origin::Forwarded => {
+            args.push("--no-session-persistence".into());
+            None
+        }
+    };
     reasoning(&body, &mut args, &mut env)?;
     tools(chat, &mut args)?;
     let messages = messages(&body)?;
@@ -81,12 +89,22 @@ pub(crate) fn request(
     content.extend(last.content.iter().cloned());
     // Everything that a process cannot change any more once it runs.
     let key = json!([ID, args, env, first]).to_string();
+    let message = line(last.content.clone());
+    let resume = resume.map(|()| Resume {
+        begin: ["--session-id", "{new}"].map(Text::from).to_vec(),
+        // The old session stays as it is: somebody else may go on with it too.
+        go_on: ["--resume", "{old}", "--fork-session", "--session-id", "{new}"]
+            .map(Text::from)
+            .to_vec(),
+        input: format!("{first}\n{message}"),
+        gone: NO_SESSION.into(),
+    });
     Ok(Exchange::Run {
         program: PROGRAM.into(),
         args,
         env,
         input: format!("{first}\n{}", line(content)),
-        reuse: Some(Reuse { key, input: line(last.content.clone()) }),
+        reuse: Some(Reuse { key, input: message, resume }),
         cancel_input: Some(cancel()),
         idle_ms: IDLE_MS,
     })
@@ -101,6 +119,12 @@ fn body(chat: &ChatView<'_>) -> Result<Map<String, Value>, ProviderError> {
         Op::Messages => {}
         Op::CountTokens => return Err(invalid("claude cannot count tokens exactly")),
         _ => return Err(invalid("claude can only answer messages")),
+    }
+    let beta = chat.headers.iter().any(|h| h.name.eq_ignore_ascii_case("anthropic-beta"));
+    if beta && chat.origin == Origin::Forwarded {
+        return Err(invalid(
+            "anthropic-beta: betas of the client cannot be used with claude-cli; claude sets its own",
+        ));
     }
     let text = chat.body.as_deref().unwrap_or_default();
     let body: Map<String, Value> = serde_json::from_str(text)
@@ -266,6 +290,9 @@ fn block(block: &Value, place: &str) -> Result<Option<Value>, ProviderError> {
     match block["type"].as_str() {
         Some("text") => Ok(block["text"].as_str().map(text_block)),
         Some("image" | "document") => {
+            if block["source"]["type"] == "file" {
+                return Err(invalid(format!("{place}: files of the Files API cannot be sent to claude-cli")));
+            }
             let mut block = block.clone();
             if let Some(members) = block.as_object_mut() {
                 members.remove("cache_control");

@@ -40,6 +40,7 @@ impl Provider for Tool {
             reuse: Some(Reuse {
                 key: format!("{} after {}", chat.model, Value::from(before)),
                 input: format!("{last}\n"),
+                resume: None,
             }),
             cancel_input: Some("{\"stop\":true}\n".into()),
             idle_ms: 300_000,
