@@ -23,7 +23,11 @@ pub fn offer_of(
         |e: &OfferEntry| e.offer.kind == stored.kind || e.offer.accepts.contains(&stored.kind);
     if let Some(method) = &stored.method {
         if registry.method(method).is_none() {
-            return Err(format!("profile {id} needs plugin {method}, not in this build"));
+            return Err(format!(
+                "profile {id} needs plugin {method}, not in this build; \
+                 get it with `moltbot plugins trust <its file>`, or build a binary that has it: \
+                 `cargo xtask dist --plugins ...,{method}`"
+            ));
         }
         let own = || of_provider().filter(|entry| entry.method.id() == method);
         let found = own().find(|entry| entry.offer.profile == id);
@@ -171,10 +175,10 @@ pub fn auth_rules(config: &Config, registry: &Registry) -> AuthRules {
     }
     rules.order = auth.order.clone();
     rules.strategy = match auth.strategy {
-        None | Some(moltbot_config::Strategy::Order) => Strategy::Order,
-        Some(moltbot_config::Strategy::RoundRobin) => Strategy::RoundRobin,
+                Some(moltbot_config::Strategy::RoundRobin) => Strategy::RoundRobin,
         Some(moltbot_config::Strategy::Drain) => Strategy::Drain,
         Some(moltbot_config::Strategy::LeastUsed) => Strategy::LeastUsed,
+        _ => Strategy::Order,
     };
     if let Some(cooldowns) = &auth.cooldowns {
         let usual = CooldownRules::default();

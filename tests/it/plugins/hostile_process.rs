@@ -130,3 +130,14 @@ fn it_reaches_no_file_of_the_user() {
     let found = open(dir.path(), "reads-the-store").unwrap().plugin().id;
     assert_eq!(found, "environment-false.files-false.write-false");
 }
+
+#[test]
+fn it_opens_no_socket() {
+    if !host::refuses_calls() {
+        eprintln!("SKIPPED: this kernel cannot refuse calls (seccomp is missing)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let found = open(dir.path(), "opens-a-socket").unwrap().plugin().id;
+    assert_eq!(found, "udp-false.unix-false.pair-true");
+}

@@ -110,6 +110,16 @@ pub(crate) fn asked_features(
     }
 }
 
+/// Returns which features of the program itself a plugin needs:
+/// `[package.metadata.moltbot] host-features = ["keyring"]`.
+pub(crate) fn host_features(metadata: &serde_json::Value) -> Result<Vec<String>> {
+    match metadata.pointer("/moltbot/host-features") {
+        None => Ok(Vec::new()),
+        Some(features) => serde_json::from_value(features.clone())
+            .context("[package.metadata.moltbot] host-features must be a list of features"),
+    }
+}
+
 fn inherits(value: &Value) -> bool {
     value.get("workspace").and_then(Value::as_bool) == Some(true)
 }

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, ensure};
 use cargo_metadata::Metadata;
 use clap::ArgMatches;
 
-pub(crate) use options::{Options, command};
+pub(crate) use options::{HOST_PARTS, Options, command};
 pub(crate) use report::Report;
 
 use build::{Toolchain, file_name, git};
@@ -31,7 +31,7 @@ use report::{PluginReport, listed};
 use resolve::{additions, sha256};
 use stage::{Features, PACKAGE, Plan};
 
-use crate::workspace::{copy_tree, files, output, plugins, root, target_dir};
+use crate::workspace::{copy_tree, files, output, plugins, root, stock_plugins, target_dir};
 
 /// Builds what the flags say, and prints the report.
 pub(crate) fn run(args: &ArgMatches) -> Result<()> {
@@ -124,6 +124,7 @@ fn make_in(options: &Options, dist: &Path, out: &Path) -> Result<(Report, PathBu
         target: toolchain.target().to_string(),
         plugins,
         lab: options.lab,
+        host: options.host.clone(),
         unwind: options.unwind || options.cdylib,
         size: bytes.len() as u64,
         sha256: sha256(&bytes),
@@ -209,8 +210,9 @@ fn same_elsewhere(
 /// Returns the report of the stock binary for the same sources and compiler, building it if there
 /// is none.
 fn stock(report: &Report, dist: &Path) -> Result<Report> {
-    let everything = plugins(&root())?;
-    let same = report.lab && report.plugins.iter().map(|plugin| &plugin.id).eq(&everything);
+    let everything = stock_plugins(&root())?;
+    let whole = report.lab && report.host == HOST_PARTS;
+    let same = whole && report.plugins.iter().map(|plugin| &plugin.id).eq(&everything);
     if same {
         return Ok(report.clone());
     }
@@ -230,6 +232,7 @@ fn stock(report: &Report, dist: &Path) -> Result<Report> {
         name: PACKAGE.into(),
         plugins: everything,
         lab: true,
+        host: HOST_PARTS.map(String::from).to_vec(),
         unwind: report.unwind,
         ..Options::default()
     };

@@ -26,11 +26,16 @@ pub(crate) struct Options {
     pub(crate) verify: bool,
     /// Whether to keep `moltbot lab` and `--lab`.
     pub(crate) lab: bool,
+    /// Parts of the program itself that are kept, of [`HOST_PARTS`].
+    pub(crate) host: Vec<String>,
     /// Whether a panic ends one task instead of the program, for a fifth more bytes.
     pub(crate) unwind: bool,
     /// Whether to compare with the stock binary, building it if need be.
     pub(crate) stock: bool,
 }
+
+/// What the program can do without: features of `moltbot-cli`.
+pub(crate) const HOST_PARTS: [&str; 2] = ["carriers", "http2"];
 
 /// A plugin that is not of this workspace.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +82,11 @@ pub(crate) fn command() -> Command {
         .arg(flag("cdylib", "Make a loadable bundle of the plugins instead of a program"))
         .arg(flag("verify", "Build again in another directory and compare"))
         .arg(flag("lab", "Keep `moltbot lab` and `--lab`"))
+        .arg(
+            list("host", "Keep parts of the program: carriers (plugins from outside), http2")
+                .value_name("PART,..")
+                .value_parser(HOST_PARTS),
+        )
         .arg(flag("unwind", "Let a panic end one request instead of the program; a fifth larger"))
         .arg(flag("no-stock", "Do not compare with the stock binary"))
         .arg(text("file", "FILE", "Read these words from a file; without --plugins, ./dist.toml"))
@@ -100,6 +110,7 @@ struct File {
     cdylib: bool,
     verify: bool,
     lab: bool,
+    host: Vec<String>,
     unwind: bool,
     no_stock: bool,
 }
@@ -135,6 +146,12 @@ impl Options {
         if plugins.is_empty() {
             plugins = words.plugins;
         }
+        let mut host = several("host");
+        if host.is_empty() {
+            host = words.host;
+        }
+        host.sort();
+        host.dedup();
         let flag = |name: &str, word: bool| args.get_flag(name) || word;
         let name = given("name").or(words.name);
         let options = Self {
@@ -148,6 +165,7 @@ impl Options {
             cdylib: flag("cdylib", words.cdylib),
             verify: flag("verify", words.verify),
             lab: flag("lab", words.lab),
+            host,
             unwind: flag("unwind", words.unwind),
             stock: !flag("no-stock", words.no_stock),
         };
@@ -168,6 +186,9 @@ impl Options {
             "the name {:?} is taken by a directory of the build",
             self.name
         );
+        if let Some(part) = self.host.iter().find(|part| !HOST_PARTS.contains(&part.as_str())) {
+            bail!("the program has no part {part:?}; there are: {}", HOST_PARTS.join(", "));
+        }
         if self.plugins.is_empty() && self.with.is_empty() {
             bail!("no plugin is chosen: pass --plugins A,B or --plugins all");
         }
@@ -246,7 +267,7 @@ mod tests {
     fn a_file_says_the_same_and_flags_win() {
         let dir = tempfile::tempdir().unwrap();
         let text =
-            "plugins = [\"a\"]\nname = \"f\"\nwith = [\"own=own\"]\nlab = true\nno-stock = true";
+            "plugins = [\"a\"]\nname = \"f\"\nwith = [\"own=own\"]\nhost = [\"http2\"]\nlab = true\nno-stock = true";
         std::fs::write(dir.path().join("dist.toml"), text).unwrap();
         let options = read(&[], dir.path()).unwrap();
         assert_eq!(
@@ -254,7 +275,10 @@ mod tests {
             ("f", &["a".to_string()][..])
         );
         assert_eq!(options.with[0].source, Source::Path(dir.path().join("own")));
-        assert!(options.lab && !options.stock);
+        assert!(options.lab && !options.stock && options.host == ["http2"]);
+        let flags = read(&["--host", "http2,carriers"], dir.path()).unwrap();
+        assert_eq!(flags.host, ["carriers", "http2"]);
+        assert!(read(&["--host", "kitchen"], dir.path()).is_err());
         assert_eq!(read(&["--name", "g"], dir.path()).unwrap().name, "g");
 
         std::fs::write(dir.path().join("dist.toml"), "plugin = [\"a\"]").unwrap();

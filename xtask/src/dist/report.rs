@@ -22,6 +22,9 @@ pub(crate) struct Report {
     pub(crate) plugins: Vec<PluginReport>,
     /// Whether `moltbot lab` is in it.
     pub(crate) lab: bool,
+    /// The parts of the program that were kept.
+    #[serde(default)]
+    pub(crate) host: Vec<String>,
     /// Whether a panic ends one task instead of the program.
     #[serde(default)]
     pub(crate) unwind: bool,

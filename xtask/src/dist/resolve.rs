@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use toml::Table;
 
 use super::build::Toolchain;
-use super::manifest::asked_features;
-use super::stage::{Chosen, Features, PACKAGE, Plan};
+use super::manifest::{asked_features, host_features};
+use super::stage::{Chosen, Features, HOST, PACKAGE, Plan};
 use crate::workspace::output;
 
 /// The package that there may be only one of.
@@ -30,13 +30,17 @@ pub(crate) fn lock(root: &Path, seed: Option<&str>, toolchain: &Toolchain) -> Re
     Ok(MetadataCommand::parse(text)?)
 }
 
-/// Returns which features the chosen plugins ask of each other; what is asked of a plugin that is
+/// Returns which features the chosen plugins ask of each other and of the program; what is asked of a plugin that is
 /// not chosen does not matter.
 pub(crate) fn features(metadata: &Metadata, plan: &Plan) -> Result<Features> {
     let mut features = Features::new();
     for plugin in &plan.plugins {
         let package = package(metadata, &plugin.package)?;
         let asked = asked_features(&package.metadata).with_context(|| plugin.package.clone())?;
+        let host = host_features(&package.metadata).with_context(|| plugin.package.clone())?;
+        if !host.is_empty() {
+            features.entry(HOST.into()).or_default().extend(host);
+        }
         for (id, names) in asked {
             if plan.plugins.iter().any(|other| other.id() == id) {
                 features.entry(id).or_default().extend(names);
@@ -262,7 +266,8 @@ pub(crate) mod tests {
 
     #[test]
     fn features_are_asked_only_of_what_is_chosen() {
-        let asks = json!({ "moltbot": { "features": { "one": ["f"], "absent": ["g"] } } });
+        let asks = json!({ "moltbot": {
+            "features": { "one": ["f"], "absent": ["g"] }, "host-features": ["keyring"] } });
         let found = features(&metadata(&["1.0.0"], asks, true), &plan(None)).unwrap();
         assert_eq!(found, Features::from([("one".into(), BTreeSet::from(["f".to_string()]))]));
     }

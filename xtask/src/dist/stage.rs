@@ -59,6 +59,9 @@ pub(crate) struct Copied {
 
 const PREFIX: &str = "moltbot-plugin-";
 
+/// Under this name the program itself stands among the plugins in [`Features`].
+pub(crate) const HOST: &str = "(host)";
+
 /// Features of plugins, by plugin id.
 pub(crate) type Features = BTreeMap<String, BTreeSet<String>>;
 
@@ -191,8 +194,13 @@ impl Plan {
         let mut depends = Table::new();
         for name in program(options) {
             let copied = self.copies.get(*name).with_context(|| format!("no crate {name}"))?;
-            let lab = (*name == "moltbot-cli" && options.lab).then(|| "lab".to_string());
-            depends.insert((*name).into(), link(&copied.to, lab.as_slice()).into());
+            let mut parts = Vec::new();
+            if *name == "moltbot-cli" {
+                parts.extend(options.host.iter().cloned());
+                parts.extend(options.lab.then(|| "lab".to_string()));
+                parts.extend(features.get(HOST).into_iter().flatten().cloned());
+            }
+            depends.insert((*name).into(), link(&copied.to, &parts).into());
         }
         for plugin in &self.plugins {
             let asked: Vec<String> =

@@ -226,6 +226,12 @@ pub fn confines() -> bool {
     inside.join().unwrap_or(false)
 }
 
+/// Tells whether this system refuses the process of a plugin calls such as `socket` and `ptrace`.
+pub fn refuses_calls() -> bool {
+    let inside = std::thread::spawn(sandbox::lock_calls);
+    inside.join().unwrap_or(false)
+}
+
 /// Makes a directory that only its owner can enter.
 fn private_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

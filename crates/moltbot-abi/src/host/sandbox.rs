@@ -28,9 +28,63 @@ const SYSTEM: &[&str] = &[
 ];
 
 /// Locks this thread and every process it starts: no files but those of the system and below
-/// `own`, no TCP. Returns whether the kernel does so; an older one does less or nothing.
+/// `own`, no sockets, no calls that reach into other processes or the kernel. Returns whether the
+/// kernel guards the files; an older one does less or nothing.
 #[cfg(target_os = "linux")]
 pub(crate) fn lock_in(own: &Path) -> bool {
+    // In this order: the first lock makes calls that the second could refuse one day.
+    let files = lock_files(own);
+    lock_calls();
+    files
+}
+
+/// Calls that neither a plugin nor the thread that starts it has any business with. Landlock
+/// knows TCP only; without `socket` there is no other network either, and without `io_uring` no way
+/// around this list.
+#[cfg(target_os = "linux")]
+const CALLS: &[libc::c_long] = &[
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_socket,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+];
+
+/// Refuses [`CALLS`] with `EPERM` by seccomp. Returns whether the kernel does so.
+#[cfg(target_os = "linux")]
+pub(crate) fn lock_calls() -> bool {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    let refuse = || -> Result<(), seccompiler::Error> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+        let rules = CALLS.iter().map(|call| (*call, Vec::new())).collect();
+        let refused = SeccompAction::Errno(libc::EPERM as u32);
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?;
+        let program: BpfProgram = filter.try_into()?;
+        apply_filter(&program)
+    };
+    refuse().is_ok()
+}
+
+#[cfg(target_os = "linux")]
+fn lock_files(own: &Path) -> bool {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, RestrictionStatus, Ruleset,
         RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
@@ -55,6 +109,12 @@ pub(crate) fn lock_in(own: &Path) -> bool {
 /// Does nothing: this system has no such lock without a right to make one.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn lock_in(_: &Path) -> bool {
+    false
+}
+
+/// Does nothing: this system has no such filter.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn lock_calls() -> bool {
     false
 }
 

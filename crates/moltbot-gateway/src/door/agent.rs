@@ -2,27 +2,39 @@
 //! still to be written to its store.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use moltbot_core::{
-    Credential, CredentialKind, CredentialView, Failure, Header, ModelInfo, Payer, Revision, Scope,
-    Secret, Timestamp,
+    Credential, CredentialKind, CredentialView, Failure, Header, ModelInfo, Observed, Payer, Quota,
+    Revision, Scope, Secret, Timestamp, redact,
 };
 use moltbot_profiles::{Pin, Profiles, StoreError, remaining_text};
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
+use super::child::is_program;
+use super::held;
 use super::settings::Settings;
+use crate::cache::Cached;
 use crate::engine::Engine;
 use crate::model::ModelRef;
+use crate::record::ModelChoice;
+use crate::record_log::MAX_CANDIDATES;
 use crate::scan::Patterns;
 use crate::select::{Planned, Selection};
 use crate::setup::ProviderSetup;
 use crate::update::update;
 
+/// Stands in the place of a model for what belongs to one account: batches and files.
+pub(crate) const PINNED: &str = "\0pinned";
+
 /// Routes kept per agent; a client that asks for ever new models must not fill the memory.
 const MOST_ROUTES: usize = 1_024;
+
+/// The longest rest that may be lost in a crash, hence wait for its turn to be written.
+const PATIENCE_MS: i64 = 60_000;
 
 /// The one dialect these doors forward.
 const DIALECT: &str = "anthropic-messages";
@@ -31,10 +43,14 @@ const DIALECT: &str = "anthropic-messages";
 pub(crate) struct Agent {
     pub(crate) engine: Engine,
     pub(crate) name: Arc<str>,
-    book: Mutex<Book>,
+    pub(super) book: Mutex<Book>,
     routes: Mutex<Routes>,
     uses: Mutex<HashMap<(String, String), Arc<Use>>>,
     sticky: Mutex<HashMap<u64, Arc<str>>>,
+    pub(super) held: Mutex<HashMap<u64, Cached>>,
+    pub(super) turn: AtomicUsize,
+    /// Wakes who writes, for what must not wait.
+    hurry: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -45,8 +61,8 @@ struct Routes {
 }
 
 /// The contents of the store, ahead of the file by what is in `unwritten`.
-struct Book {
-    profiles: Profiles,
+pub(super) struct Book {
+    pub(super) profiles: Profiles,
     revision: Revision,
     unwritten: Vec<Punishment>,
 }
@@ -56,6 +72,8 @@ struct Punishment {
     profile: String,
     model: String,
     failure: Failure,
+    /// What the refusal told about limits.
+    quotas: Vec<Quota>,
     at: Timestamp,
     started: Timestamp,
 }
@@ -66,6 +84,8 @@ pub(crate) struct Use {
     at: AtomicI64,
     started: AtomicI64,
     account: Mutex<Option<String>>,
+    /// What the last reply told about limits, and when.
+    pub(super) told: Mutex<Option<(Vec<Quota>, Timestamp)>>,
     seen: AtomicU64,
 }
 
@@ -80,6 +100,12 @@ pub(crate) struct Route {
     pub(crate) extra: Vec<Header<'static>>,
     /// Whether a rule of the config changes bodies, so that they are read to their end.
     pub(crate) rules: bool,
+    /// Whether breakpoints are placed for clients that place none.
+    pub(crate) auto_cache: bool,
+    /// The model as it was asked for, masked.
+    pub(crate) requested: Arc<str>,
+    /// What was considered, for records.
+    pub(crate) considered: Arc<ModelChoice>,
     /// What of a body is looked at beside its model.
     pub(crate) patterns: Patterns,
     pub(crate) credentials: Vec<Arc<Access>>,
@@ -107,8 +133,8 @@ pub(crate) struct Access {
 }
 
 impl Agent {
-    /// Reads the store.
-    pub(crate) async fn open(engine: Engine) -> Result<Self, StoreError> {
+    /// Reads the store. `hurry` is notified when something must be written at once.
+    pub(crate) async fn open(engine: Engine, hurry: Arc<Notify>) -> Result<Self, StoreError> {
         let loaded = engine.store.load().await?;
         let (profiles, revision) = (loaded.profiles, loaded.revision);
         Ok(Self {
@@ -117,6 +143,9 @@ impl Agent {
             routes: Mutex::default(),
             uses: Mutex::default(),
             sticky: Mutex::default(),
+            held: Mutex::default(),
+            turn: AtomicUsize::default(),
+            hurry,
             engine,
         })
     }
@@ -132,6 +161,7 @@ impl Agent {
         drop(book);
         *super::locked(&self.uses) = super::locked(&before.uses).clone();
         *super::locked(&self.sticky) = super::locked(&before.sticky).clone();
+        *super::locked(&self.held) = super::locked(&before.held).clone();
     }
 
     pub(crate) fn setup(&self, route: &Route) -> &ProviderSetup {
@@ -172,7 +202,9 @@ impl Agent {
 
     async fn make(&self, raw: &str, settings: &Settings, now: Timestamp) -> Result<Route, String> {
         let engine = &self.engine;
+        let pinned = raw == PINNED;
         // Without a model it is about the provider: lists, uploads, batches.
+        let raw = if pinned { "" } else { raw };
         let parsed = match raw {
             "" => engine.models().primary(),
             raw => engine.models().parse(raw).map_err(|error| error.to_string())?,
@@ -183,15 +215,22 @@ impl Agent {
         };
         let setups = engine.providers();
         let unknown = || format!("no provider of this gateway serves the model {raw}");
-        let at = setups.iter().position(|s| s.id == model.provider).ok_or_else(unknown)?;
+        // The config may name a program that answers for a model; it keeps its name.
+        let runtime = engine.models().runtime(&model).filter(|_| !raw.is_empty());
+        let server = runtime.unwrap_or(&model.provider);
+        let at = setups.iter().position(|s| s.id == server).ok_or_else(unknown)?;
         let setup = &setups[at];
-        if setup.info.dialect != DIALECT {
+        if setup.info.dialect != DIALECT && !is_program(setup) {
             return Err(unknown());
         }
         let profiles = super::locked(&self.book).profiles.clone();
         let pin = parsed.profile.as_deref().filter(|_| !raw.is_empty());
         let pin = pin.map_or(Pin::None, Pin::User);
-        let selection = engine.select(setup, &model.model, profiles, pin).await;
+        let mut selection = engine.select(setup, &model.model, profiles, pin).await;
+        if pinned && let Some(id) = pinned_profile(&selection, settings) {
+            let profiles = std::mem::take(&mut selection.profiles);
+            selection = engine.select(setup, &model.model, profiles, Pin::User(&id)).await;
+        }
         let ordered = matches!(
             selection.choice.from,
             moltbot_profiles::OrderSource::Store | moltbot_profiles::OrderSource::Config
@@ -209,13 +248,19 @@ impl Agent {
         if selection.plan_first && settings.allow_subscription && !settings.allow_paid_fallback {
             planned.retain(|one| one.payer != Payer::Metered);
         }
+        if pinned {
+            planned.truncate(1);
+        }
         let params = engine.models().params(&model);
-        let rules = params.get("cacheControlTtl").is_some();
+        let auto_cache = params.get("autoCache").and_then(Value::as_bool) == Some(true);
+        let rules = params.get("cacheControlTtl").is_some() || auto_cache;
         let info = engine.models().info(&model).cloned();
         let expires = planned.iter().filter_map(|one| one.credential.expires);
         let until = selection.choice.soonest().into_iter().chain(expires).filter(|at| *at > now);
         let until = until.min();
         let resting = selection.soonest().filter(|_| planned.is_empty());
+        let requested = redact(raw).as_ref().into();
+        let considered = Arc::new(considered(setup, &model, &selection, settings));
         Ok(Route {
             setup: at,
             label: model.to_string().into(),
@@ -223,7 +268,10 @@ impl Agent {
             extra: setup.extra_headers(&model.model),
             patterns: patterns(setup, rules),
             rules,
+            auto_cache,
             params,
+            requested,
+            considered,
             resting: resting.map(|(id, until)| (id.to_string(), until)),
             why: why(setup, &selection, held_back, now),
             credentials: planned.into_iter().map(|one| self.access(setup, &model, one)).collect(),
@@ -269,53 +317,67 @@ impl Agent {
         routes.ready.clear();
     }
 
-    /// Notes a failure: at once in memory, soon in the store.
+    /// Notes a failure: at once in memory, soon in the store; a rest that must survive a crash is
+    /// written without waiting for the next round.
     pub(crate) fn punish(
         &self,
         route: &Route,
         access: &Access,
         failure: &Failure,
+        quotas: Vec<Quota>,
         started: Timestamp,
-    ) {
+    ) -> Option<Timestamp> {
         if !matches!(failure.scope, Scope::Profile | Scope::ProfileModel) {
-            return;
+            return None;
         }
-        let Some(profile) = access.profile.clone() else { return };
+        let profile = access.profile.clone()?;
         let punishment = Punishment {
             profile,
             model: route.model.model.clone(),
             failure: failure.clone(),
+            quotas,
             at: self.engine.now(),
             started,
         };
         let mut book = super::locked(&self.book);
         self.apply(&mut book.profiles, &punishment);
+        let (stats, at) = (book.profiles.stats(&punishment.profile), punishment.at);
+        let rest = stats.and_then(|stats| stats.blocked(Some(&punishment.model), at));
+        let until = rest.map(|rest| rest.until);
+        let urgent = until.is_some_and(|until| until.since(at) > PATIENCE_MS);
         book.unwritten.push(punishment);
         drop(book);
         self.stale();
+        if urgent {
+            self.hurry.notify_one();
+        }
+        until
     }
 
     fn apply(&self, profiles: &mut Profiles, one: &Punishment) {
         let rules = &self.engine.rules().cooldowns;
         let model = Some(one.model.as_str()).filter(|model| !model.is_empty());
         profiles.punish(&one.profile, model, &one.failure, rules, one.at, one.started);
+        profiles.observe(&one.profile, model, &one.quotas, false, one.at);
     }
 
     /// Notes a success; written soon.
     ///
-    /// `account` is asked once in a while only: it hardly ever changes.
+    /// The account is noted once in a while only: it hardly ever changes.
     pub(crate) fn reward(
         &self,
+        route: &Route,
         access: &Access,
-        account: impl FnOnce() -> Option<String>,
+        mut observed: Observed,
         started: Timestamp,
     ) {
         let Some(used) = &access.used else { return };
         used.started.fetch_max(started.millis(), Ordering::Relaxed);
         used.at.store(self.engine.now().millis(), Ordering::Relaxed);
         if used.seen.fetch_add(1, Ordering::Relaxed) % 1_024 == 0 {
-            *super::locked(&used.account) = account();
+            *super::locked(&used.account) = observed.account.take();
         }
+        self.tell(route, access, observed);
     }
 
     /// Writes what has come together since the last time: one lock, one commit.
@@ -328,7 +390,8 @@ impl Agent {
                 let started = Timestamp::from_millis(used.started.load(Ordering::Relaxed));
                 let account = super::locked(&used.account).take();
                 let key = (profile.clone(), model.clone());
-                rewarded.push((key, Timestamp::from_millis(at), started, account));
+                let told = used.take_told();
+                rewarded.push((key, Timestamp::from_millis(at), started, account, told));
             }
         }
         if punished.is_empty() && rewarded.is_empty() {
@@ -339,19 +402,24 @@ impl Agent {
             for one in &punished {
                 self.apply(profiles, one);
             }
-            for ((profile, model), at, started, account) in &rewarded {
+            for ((profile, model), at, started, account, told) in &rewarded {
                 let model = Some(model.as_str()).filter(|model| !model.is_empty());
                 profiles.reward(profile, model, *at, *started);
                 if let Some(account) = account {
                     profiles.set_account(profile, account);
                 }
+                if let Some(told) = told {
+                    held::note(profiles, profile, model, told);
+                }
             }
         };
         if let Err(error) = update(&*engine.store, &*engine.host.clock, change).await {
             // Kept for the next time.
-            for ((profile, model), at, _, _) in rewarded {
+            for ((profile, model), at, _, _, told) in rewarded {
                 if let Some(used) = super::locked(&self.uses).get(&(profile, model)) {
                     used.at.fetch_max(at.millis(), Ordering::Relaxed);
+                    let mut newer = super::locked(&used.told);
+                    *newer = newer.take().or(told);
                 }
             }
             return Err(error);
@@ -416,7 +484,7 @@ impl Agent {
         let position = |label: &str| all.iter().position(|access| &*access.label == label);
         let first = match known.and_then(|label| position(&label)) {
             Some(at) => at,
-            None if route.ordered => 0,
+            None if route.ordered || self.is_arranged() => self.turn(&all),
             None => {
                 // Only among equals: what comes first by its sort stays first.
                 let (kind, payer) = (&all[0].view.kind, all[0].payer);
@@ -430,21 +498,24 @@ impl Agent {
         all
     }
 
-    /// Remembers with which profile a conversation is.
-    pub(crate) fn stick(&self, conversation: u64, access: &Access) {
+    /// Remembers with which profile a conversation is, and returns the one it was with before, if
+    /// that was another.
+    pub(crate) fn stick(&self, conversation: u64, access: &Access) -> Option<Arc<str>> {
         let mut sticky = super::locked(&self.sticky);
         if sticky.get(&conversation).is_some_and(|label| *label == access.label) {
-            return;
+            return None;
         }
         if sticky.len() >= 10_000 {
             sticky.clear();
         }
-        sticky.insert(conversation, access.label.clone());
+        sticky.insert(conversation, access.label.clone())
     }
 
     /// Tells whether a request could be answered now.
     pub(crate) async fn is_ready(self: &Arc<Self>, settings: &Settings) -> bool {
-        let route = self.route("", settings).await;
+        let own = self.engine.models().primary().model.to_string();
+        let raw = if self.has_program() { own.as_str() } else { "" };
+        let route = self.route(raw, settings).await;
         route.is_ok_and(|route| !route.credentials.is_empty())
     }
 }
@@ -464,22 +535,54 @@ pub(crate) fn mix(seed: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-impl Route {
-    /// The same with its first credential only, for what belongs to one account.
-    pub(crate) fn pinned(self: Arc<Self>) -> Arc<Self> {
-        if self.credentials.len() < 2 {
-            return self;
-        }
-        // By name, not by health: batches and files are seen by the account that made them.
-        let first = self.credentials.iter().min_by(|a, b| a.label.cmp(&b.label)).cloned();
-        Arc::new(Self { credentials: first.into_iter().collect(), ..(*self).clone() })
-    }
+/// Names the profile that batches and files belong to: the first API key by name, whether it rests
+/// or not, because they are seen by the account that made them. Without one another credential
+/// that may serve here.
+fn pinned_profile(selection: &Selection, settings: &Settings) -> Option<String> {
+    let ready = selection.choice.candidates.iter().map(|candidate| &candidate.id);
+    let resting = selection.choice.skipped.iter().filter(|skipped| skipped.until.is_some());
+    let all = ready.chain(resting.map(|skipped| &skipped.id));
+    let plain = |id: &&String| {
+        let planned = selection.views.get(id.as_str()).map(|view| &view.state);
+        let is_key = planned.is_some_and(|state| {
+            state.kind == CredentialKind::ApiKey && state.payer != Payer::Subscription
+        });
+        (!is_key, (*id).clone())
+    };
+    let (other, first) = all.map(|id| plain(&id)).min()?;
+    (!other || settings.allow_subscription).then_some(first)
 }
 
 fn is_subscription(planned: &Planned) -> bool {
-    // A key that looks like a token is one, whatever it was stored as; its provider tells kinds
-    // apart by the beginning.
-    planned.payer == Payer::Subscription || planned.credential.kind != CredentialKind::ApiKey
+    // Of a login that its own program keeps and uses nothing is sent anywhere from here.
+    if planned.credential.kind == CredentialKind::None {
+        return false;
+    }
+    // A token of which its method does not say that it is billed per use is taken for a plan's.
+    let metered = planned.payer == Payer::Metered;
+    planned.payer == Payer::Subscription
+        || (planned.credential.kind != CredentialKind::ApiKey && !metered)
+}
+
+/// Lists what was considered for a model, as records keep it.
+fn considered(
+    setup: &ProviderSetup,
+    model: &ModelRef,
+    selection: &Selection,
+    settings: &Settings,
+) -> ModelChoice {
+    let mut candidates = selection.recorded();
+    for candidate in candidates.iter_mut().filter(|one| one.skipped.is_none()) {
+        if candidate.payer == Payer::Subscription && !settings.allow_subscription {
+            candidate.skipped = Some("gateway.allowSubscription does not allow it".into());
+        }
+    }
+    let more = candidates.len().saturating_sub(MAX_CANDIDATES);
+    candidates.truncate(MAX_CANDIDATES);
+    let name = if model.model.is_empty() { model.provider.clone() } else { model.to_string() };
+    let origin = setup.origins.iter().find(|origin| setup.base_url.starts_with(origin.as_str()));
+    let (origin, strategy) = (origin.cloned(), selection.strategy());
+    ModelChoice { model: name, skipped: None, origin, candidates, strategy, more }
 }
 
 /// The places that tell conversations apart, and with rules what the provider wants to see too.

@@ -1,7 +1,8 @@
-//! `models auth refresh|log|undo|remove|rename|prune`: what is done to credentials after a login.
+//! `models auth refresh|log|print|undo|remove|rename|prune`: what is done to credentials after a login.
 
 mod log;
-mod prune;
+mod print;
+pub(crate) mod prune;
 mod refresh;
 mod remove;
 mod rename;
@@ -23,6 +24,7 @@ pub(crate) fn commands(registry: &Registry) -> Vec<Command> {
     vec![
         refresh::command(registry),
         log::command(registry),
+        print::command(registry),
         undo::command(registry),
         remove::command(registry),
         rename::command(registry),
@@ -35,6 +37,7 @@ pub(crate) fn run(cx: &mut Context, name: &str, args: &ArgMatches) -> Option<Out
     Some(match name {
         "refresh" => refresh::run(cx, args),
         "log" => log::run(cx, args),
+        "print" => print::run(cx, args),
         "undo" => undo::run(cx, args),
         "remove" => remove::run(cx, args),
         "rename" => rename::run(cx, args),
@@ -125,10 +128,13 @@ fn is_configured(cx: &mut Context, id: &str) -> Result<bool, Failure> {
 /// Says which credential the agent's next request would use.
 fn say_next(cx: &mut Context, agent: &AgentPaths) -> Result<(), Failure> {
     let engine = cx.engine(agent)?;
+    // Copies of other programs' logins become links with the next write; what fails stays a copy.
+    let _ = cx.block_on(engine.relink())?;
     if let Ok(record) = cx.block_on_cancel(engine.explain(None, None))? {
         let text = match why::first(&record) {
             Some((model, credential)) => {
-                format!("Next request: {} with {}", model.model, credential.source)
+                let why = why::reason(&record, None);
+                format!("Next request: {} with {}{why}", model.model, credential.source)
             }
             None => "Next request: no credential is usable".to_string(),
         };

@@ -4,6 +4,7 @@
 
 mod config;
 mod leftovers;
+mod plugins;
 mod state;
 mod store;
 
@@ -34,6 +35,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let fix = args.get_flag("fix") || args.get_flag("yes");
     let mut doctor = Doctor { fix, problems: 0, repairable: 0 };
     state::check(cx, &mut doctor)?;
+    plugins::check(cx, &mut doctor);
     if config::check(cx, &mut doctor) {
         state::check_old_agent(cx, &mut doctor)?;
         store::check(cx, &mut doctor)?;
@@ -198,7 +200,7 @@ mod tests {
         bench.store(
             &json!({ "version": 1, "profiles": {
                 "acme:default": { "type": "api_key", "provider": "acme", "key": KEY },
-                "acme:other": { "type": "api_key", "provider": "acme", "key": KEY },
+                "acme:other": { "type": "api_key", "provider": "acme", "key": format!("{KEY}2") },
                 "acme:manual": { "type": "token", "provider": "acme", "token": TOKEN, "expires": NOW + 3_600_000 },
             }, "usageStats": {
                 "acme:default": stats("cooldownUntil", 60_000),

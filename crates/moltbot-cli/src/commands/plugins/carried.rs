@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Command;
-use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place};
-use moltbot_config::{Extensions, LoadInput, Paths, PluginKind, TrustedPlugin};
+pub(crate) use moltbot_abi::host::Kind;
+use moltbot_abi::host::{self, Carried, LoadError, Pin, Place};
+use moltbot_config::{Extensions, LoadInput, Paths, PluginKind, Plugins, TrustedPlugin};
 use moltbot_core::{Plugin, Registry, VERSION};
 
 use crate::environment::Outside;
@@ -80,7 +81,7 @@ pub(crate) fn extend(
             None => open(&pin, &place).map_err(Problem::from),
         };
         let row = match carried {
-            Ok(carried) => extended.add(&pin, &carried),
+            Ok(carried) => extended.add(&pin, carried, &plugins),
             Err(problem) => row(&pin, Some(problem)),
         };
         extended.rows.push(row);
@@ -134,7 +135,15 @@ pub(super) fn end_if_hung(error: &LoadError) {
 
 impl Extended {
     /// Takes the plugins of one file if they go with those that are there.
-    fn add(&mut self, pin: &Pin, carried: &[Carried]) -> Row {
+    fn add(&mut self, pin: &Pin, carried: Vec<Carried>, rules: &Plugins) -> Row {
+        let (carried, refused): (Vec<_>, Vec<_>) =
+            carried.into_iter().partition(|one| refusal(rules, one.plugin().id).is_none());
+        let mut refused = refused.iter().filter_map(|one| refusal(rules, one.plugin().id));
+        if carried.is_empty()
+            && let Some(problem) = refused.next()
+        {
+            return row(pin, Some(problem));
+        }
         let mut all = self.registry.plugins().to_vec();
         all.extend(carried.iter().map(Carried::plugin));
         let clashing = |reason: String| Problem {
@@ -154,10 +163,36 @@ impl Extended {
         };
         let mut row = row(pin, problem);
         row.complaints = carried.iter().flat_map(Carried::complaints).collect();
+        row.complaints.extend(refused.map(|problem| problem.reason));
         if row.problem.is_none() {
             row.plugins = carried.iter().map(Carried::plugin).collect();
         }
         row
+    }
+}
+
+/// Says which rule of the config keeps a plugin from outside from running, if one does: `deny`
+/// beats `allow`, and an `allow` that is not empty names all that run (spec P-3).
+fn refusal(rules: &Plugins, id: &str) -> Option<Problem> {
+    let named = |list: &[String]| list.iter().any(|name| name == id);
+    let (reason, hint) = if named(&rules.deny) {
+        (format!("plugins.deny names {id}"), "take it out of plugins.deny".to_string())
+    } else if !rules.allow.is_empty() && !named(&rules.allow) {
+        (format!("plugins.allow does not name {id}"), "add it to plugins.allow".to_string())
+    } else if rules.entries.get(id).is_some_and(|entry| entry.enabled == Some(false)) {
+        let reason = format!("plugins.entries.{id}.enabled is false");
+        (reason, format!("moltbot config set plugins.entries.{id}.enabled true"))
+    } else {
+        return None;
+    };
+    Some(Problem { reason, hint })
+}
+
+/// Returns the config's word for a kind.
+pub(crate) fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Library => "library",
+        Kind::Process => "process",
     }
 }
 
@@ -186,4 +221,29 @@ fn may_trust(config: &Path) -> bool {
     let text = std::fs::read(config).unwrap_or_default();
     let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
     has(b"trusted") || has(b"$include") || has(b"\\u")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spec P-3.
+    #[test]
+    fn the_config_says_which_plugins_run() {
+        let rules = |text: &str| -> Plugins { serde_json::from_str(text).unwrap() };
+        let refused = |text: &str| refusal(&rules(text), "acme").map(|problem| problem.reason);
+        assert_eq!(refused("{}"), None);
+        assert_eq!(refused(r#"{"allow":["acme"]}"#), None);
+        assert_eq!(refused(r#"{"entries":{"acme":{"enabled":true}}}"#), None);
+        for (text, reason) in [
+            (r#"{"deny":["acme"],"allow":["acme"]}"#, "plugins.deny names acme"),
+            (r#"{"allow":["other"]}"#, "plugins.allow does not name acme"),
+            (
+                r#"{"entries":{"acme":{"enabled":false}}}"#,
+                "plugins.entries.acme.enabled is false",
+            ),
+        ] {
+            assert_eq!(refused(text).as_deref(), Some(reason));
+        }
+    }
 }

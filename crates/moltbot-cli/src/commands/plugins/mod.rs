@@ -1,6 +1,9 @@
 //! `moltbot plugins`: what this build is made of, and which plugins from outside it uses.
 
+#[cfg_attr(not(feature = "carriers"), path = "uncarried.rs")]
 pub(crate) mod carried;
+pub(crate) mod doctor;
+#[cfg(feature = "carriers")]
 mod trust;
 
 use clap::{Arg, ArgMatches, Command};
@@ -14,7 +17,7 @@ use super::{json_arg, terms};
 
 /// Describes the command.
 pub(crate) fn command(_: &Registry) -> Command {
-    Command::new("plugins")
+    let command = Command::new("plugins")
         .about("Show the plugins of this build, and use others from outside")
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -31,21 +34,31 @@ pub(crate) fn command(_: &Registry) -> Command {
                 .arg(json_arg())
                 .after_help("Example:\n  moltbot plugins info api-key"),
         )
-        .subcommands(trust::commands())
-        .after_help(
-            "Examples:\n  moltbot plugins list\n  moltbot plugins info <id>\n  \
-             moltbot plugins trust <path>",
+        .subcommand(
+            Command::new("doctor")
+                .about("Say what became of the plugins from outside")
+                .after_help("Example:\n  moltbot plugins doctor"),
         )
+        .after_help("Examples:\n  moltbot plugins list\n  moltbot plugins info <id>");
+    #[cfg(feature = "carriers")]
+    let command = command.subcommands(trust::commands()).after_help(
+        "Examples:\n  moltbot plugins list\n  moltbot plugins info <id>\n  \
+         moltbot plugins trust <path>",
+    );
+    command
 }
 
 /// Runs a subcommand.
 pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     match args.subcommand() {
         Some(("info", args)) => info(cx, args),
+        #[cfg(feature = "carriers")]
         Some(("trust", args)) => trust::trust(cx, args),
+        #[cfg(feature = "carriers")]
         Some(("untrust", args)) => trust::untrust(cx, args),
+        #[cfg(feature = "carriers")]
         Some(("check", args)) => trust::check(cx, args),
-        Some(("doctor", _)) => trust::doctor(cx),
+        Some(("doctor", _)) => doctor::run(cx),
         Some((_, args)) => list(cx, args),
         None => unreachable!("clap requires a subcommand"),
     }
@@ -96,7 +109,7 @@ fn outside(cx: &mut Context) {
                     ("not used".to_string(), format!("{} ({})", problem.reason, problem.hint))
                 }
             };
-            vec![cx.shown(&row.path), trust::word(row.kind).to_string(), state, why]
+            vec![cx.shown(&row.path), carried::word(row.kind).to_string(), state, why]
         })
         .collect();
     if !rows.is_empty() {
@@ -168,7 +181,7 @@ fn unused(cx: &Context) -> impl Iterator<Item = Value> {
     rows.map(|(row, problem)| {
         json!({
             "id": null,
-            "origin": trust::word(row.kind),
+            "origin": carried::word(row.kind),
             "path": row.path.display().to_string(),
             "enabled": true,
             "status": "error",
@@ -198,7 +211,7 @@ fn summary(cx: &Context, registry: &Registry, plugin: &Plugin) -> Value {
         "version": plugin.version,
         "description": plugin.about,
         "core": plugin.core,
-        "origin": row.map_or("linked", |row| trust::word(row.kind)),
+        "origin": row.map_or("linked", |row| carried::word(row.kind)),
         "path": row.map(|row| row.path.display().to_string()),
         "enabled": true,
         "status": "loaded",

@@ -1,5 +1,4 @@
-//! `moltbot plugins trust|untrust|check|doctor`: which plugins from outside are used, and what is
-//! wrong with them.
+//! `moltbot plugins trust|untrust|check`: which plugins from outside are used.
 
 use std::path::PathBuf;
 
@@ -10,12 +9,12 @@ use moltbot_config::Editor;
 use moltbot_core::{Plugin, Registry};
 use serde_json::{Value, json};
 
-use super::carried::{self, Problem};
+use super::carried::{self, word};
 use crate::out::Tone;
 use crate::{Context, Exit, Failure, Outcome, prompt, tree};
 
 /// Describes the commands.
-pub(super) fn commands() -> [Command; 4] {
+pub(super) fn commands() -> [Command; 3] {
     let path = || {
         let path = Arg::new("path").value_name("PATH").required(true);
         path.value_parser(value_parser!(PathBuf)).help("The plugin's file")
@@ -45,9 +44,6 @@ pub(super) fn commands() -> [Command; 4] {
             .arg(path())
             .arg(kind())
             .after_help("Example:\n  moltbot plugins check target/debug/libacme_sso.so"),
-        Command::new("doctor")
-            .about("Say what is wrong with the plugins from outside")
-            .after_help("Example:\n  moltbot plugins doctor"),
     ]
 }
 
@@ -122,40 +118,6 @@ pub(super) fn check(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let text = cx.out.paint(Tone::Good, "It can be used.");
     cx.out.line(text);
     Ok(Exit::OK)
-}
-
-/// Reports every problem; exit code 1 as long as there is one.
-pub(super) fn doctor(cx: &mut Context) -> Outcome {
-    let rows = cx.carried().to_vec();
-    let mut problems = 0;
-    for row in &rows {
-        let shown = cx.shown(&row.path);
-        if let Some(Problem { reason, hint }) = &row.problem {
-            problems += 1;
-            let mark = cx.out.paint(Tone::Bad, "problem:");
-            cx.out.line(format!("{mark} {shown} is not used: {reason}"));
-            cx.out.line(format!("  {hint}"));
-        }
-        for complaint in &row.complaints {
-            problems += 1;
-            let mark = cx.out.paint(Tone::Warn, "warning:");
-            cx.out.line(format!("{mark} {shown}: {complaint}"));
-        }
-    }
-    if problems > 0 {
-        return Ok(Exit::NO);
-    }
-    let text = cx.out.paint(Tone::Good, "No plugin problems found.");
-    cx.out.line(text);
-    Ok(Exit::OK)
-}
-
-/// Returns the config's word for a kind.
-pub(super) fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Library => "library",
-        Kind::Process => "process",
-    }
 }
 
 fn examine(cx: &mut Context, args: &ArgMatches) -> Result<(Checked, Pin), Failure> {
