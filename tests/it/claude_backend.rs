@@ -10,24 +10,32 @@ use serde_json::json;
 
 use crate::support::{Sandbox, lab, messages, used};
 
-const TOKEN: &str = "sk-ant-oat01-FAKE000000000000000000000000000000000000000000000000000000000000000000000000000000";
-const CANARY: &str = "sk-ant-api03-FAKECANARY000000000000000000000000";
+/// A well-formed, obviously fake setup-token.
+pub(crate) const SETUP_TOKEN: &str = "sk-ant-oat01-FAKE000000000000000000000000000000000000000000000000000000000000000000000000000000";
+/// A key that must reach no program and no service.
+pub(crate) const CANARY: &str = "sk-ant-api03-FAKECANARY000000000000000000000000";
 
-/// A sandbox with a fake program; `plan` is the word it acts by.
-fn fake(plan: &str) -> Sandbox {
+/// A sandbox with a fake program; `word` is what it acts by.
+pub(crate) fn fake(word: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     let fake = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fake-claude-stream/claude");
     sandbox.link_program("claude", fake.to_str().expect("a path"));
-    sandbox.write(&sandbox.home().join(".claude/fake-stream.plan"), &format!("{plan}\n"));
+    plan(&sandbox, word);
     sandbox
 }
 
-fn log(sandbox: &Sandbox) -> String {
+/// Changes the word the fake program acts by.
+pub(crate) fn plan(sandbox: &Sandbox, word: &str) {
+    sandbox.write(&sandbox.home().join(".claude/fake-stream.plan"), &format!("{word}\n"));
+}
+
+/// Reads what the fake program has logged.
+pub(crate) fn log(sandbox: &Sandbox) -> String {
     std::fs::read_to_string(sandbox.home().join(".claude/fake-stream.log")).unwrap_or_default()
 }
 
 /// Whether a process runs, and is not only waited for.
-fn runs(pid: &str) -> bool {
+pub(crate) fn runs(pid: &str) -> bool {
     let stat = std::fs::read_to_string(PathBuf::from("/proc").join(pid).join("stat"));
     stat.is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
 }
@@ -40,7 +48,7 @@ fn a_chat_streams_through_the_program_without_any_credential_here() {
     assert!(done.out.trim_end().ends_with(":1:hi"), "{done:?}");
     let log = log(&sandbox);
     assert!(!log.contains("FAKECANARY"), "{log}");
-    assert!(log.contains("--no-session-persistence"));
+    assert!(log.contains("--session-id"));
     assert!(!log.contains("dangerously"));
     assert!(!sandbox.store().to_string().contains("\"type\""), "no profile is stored");
 }
@@ -95,7 +103,7 @@ fn no_program_outlives_a_killed_host() {
 }
 
 /// Returns the real program, if there is one for tests.
-fn real() -> Option<PathBuf> {
+pub(crate) fn real() -> Option<PathBuf> {
     let dir = std::env::var_os("MOLTBOT_CLIENTS").map(PathBuf::from);
     let program = dir.map(|dir| dir.join("claude/claude")).filter(|program| program.exists());
     if program.is_none() {
@@ -121,7 +129,7 @@ fn the_real_program_streams_from_the_lab() {
         .to_string(),
     );
     sandbox.write_store(&json!({"version": 1, "profiles": {
-        "anthropic:manual": {"type": "token", "provider": "anthropic", "token": TOKEN},
+        "anthropic:manual": {"type": "token", "provider": "anthropic", "token": SETUP_TOKEN},
     }}));
     for (model, asked) in [
         ("claude-cli/sonnet", "claude-sonnet"),
@@ -140,7 +148,7 @@ fn the_real_program_streams_from_the_lab() {
         let seen = messages(&lab);
         let entry = seen.last().expect("a request");
         assert!(entry.body["model"].as_str().is_some_and(|model| model.starts_with(asked)));
-        assert_eq!(used(entry), moltbot_lab::fingerprint(TOKEN), "the token, and no key");
+        assert_eq!(used(entry), moltbot_lab::fingerprint(SETUP_TOKEN), "the token, and no key");
         assert_eq!(entry.credentials.len(), 1);
     }
 }

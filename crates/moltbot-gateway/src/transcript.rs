@@ -24,6 +24,7 @@ pub struct Transcript {
     blocks: BTreeMap<usize, Block>,
     usage: Usage,
     stop: Option<String>,
+    cost: Option<f64>,
     error: Option<(String, String)>,
 }
 
@@ -68,6 +69,7 @@ impl Transcript {
                 self.usage.merge(usage);
                 self.stop = Some(stop.clone());
             }
+            Event::Cost { dollars } => self.cost = Some(*dollars),
             Event::Error { kind, message, .. } => {
                 self.error = Some((kind.clone(), message.clone()));
             }
@@ -111,6 +113,11 @@ impl Transcript {
     /// Returns how it ended; `None` while it goes on or if it broke off.
     pub fn stop(&self) -> Option<StopReason> {
         self.stop.as_deref().map(StopReason::of)
+    }
+
+    /// Returns what the reply cost by its author's own reckoning, in US dollars.
+    pub fn cost(&self) -> Option<f64> {
+        self.cost
     }
 
     /// Returns the service's word for the end.

@@ -6,8 +6,10 @@
 //! is never answered by another's process, and one that was changed elsewhere starts a fresh one.
 
 mod history;
+mod memory;
 mod pool;
 mod process;
+mod sessions;
 mod watch;
 
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use moltbot_core::{
     Credential, DecoderMode, Ended, Event, Exchange, Generation, HostError, Needs, Observed,
-    Provider, ProviderError, Registry, Reuse, Run, Secret, Text,
+    Provider, ProviderError, Registry, Resume, Reuse, Run, Secret, Text,
 };
 
 use crate::attempt::{Answer, Stream, Trouble};
@@ -27,7 +29,8 @@ use crate::setup::ProviderSetup;
 use history::History;
 pub(crate) use pool::Children;
 use pool::Key;
-use process::{Process, Start};
+use process::{Process, Running, Start};
+use sessions::{Session, Sessions};
 
 /// The status that a finished run is recorded with, for there is none.
 const DONE: u16 = 200;
@@ -113,29 +116,57 @@ pub(crate) async fn perform(
             history,
         })
     };
-    let warm = match key(run.history.before()) {
-        Some(key) => shop.children.take(&key).await,
+    let here = key(run.history.before());
+    let warm = match &here {
+        Some(key) => shop.children.take(key).await,
         None => None,
     };
-    let (process, input) = match (warm, &run.reuse) {
-        (Some(process), Some(reuse)) => (process, reuse.input.clone()),
-        _ => match start(shop, setup, &run) {
-            Ok(process) => (process, run.input.clone()),
-            Err(ended) => return Err(trouble(*ended, None)),
-        },
+    let sessions = Sessions::new(&shop.directory.with_extension("sessions"));
+    let resume = run.reuse.as_ref().and_then(|reuse| reuse.resume.as_ref());
+    let mut old = match (&here, resume) {
+        (Some(key), Some(_)) if warm.is_none() => sessions.take(&key.digest()),
+        _ => None,
     };
-    let mut running = process.begin(run.cancel_input.clone());
-    let mut stream = Stream::default();
-    let ended = running.turn(input, limits, &mut |events| stream.take(events, &[], sink)).await;
-    let (transcript, shown) = stream.into_parts();
-    if let Err(ended) = ended {
-        return Err(trouble(ended, shown.then_some(transcript)));
-    }
+    let mut warm = warm;
+    let (running, transcript) = loop {
+        let went_on = old.take();
+        let (process, input) = match (warm.take(), &run.reuse) {
+            (Some(process), Some(reuse)) => (process, reuse.input.clone()),
+            _ => {
+                let session = resume.and_then(|_| sessions.begin());
+                match start(shop, setup, &run, session, went_on.as_deref()) {
+                    Ok(process) => {
+                        let again = resume.filter(|_| went_on.is_some());
+                        (process, again.map_or(&run.input, |again| &again.input).clone())
+                    }
+                    Err(ended) => return Err(trouble(*ended, None)),
+                }
+            }
+        };
+        let mut running: Running = process.begin(run.cancel_input.clone());
+        let mut stream = Stream::default();
+        let ended = running.turn(input, limits, &mut |events| stream.take(events, &[], sink)).await;
+        let (transcript, shown) = stream.into_parts();
+        match ended {
+            Ok(()) => break (running, transcript),
+            // The program has forgotten the session: the conversation is told from its beginning.
+            Err(ended) if went_on.is_some() && !shown && is_gone(&ended, resume) => {}
+            Err(ended) => return Err(trouble(ended, shown.then_some(transcript))),
+        }
+    };
     let process = running.finish();
     if let Some(key) = key(run.history.after(&transcript.content())) {
         shop.children.keep(key, process, run.idle_ms);
     }
     Ok(Answer { transcript, observed: Observed::default(), status: DONE })
+}
+
+/// Tells whether a program says that there is no such session.
+fn is_gone(ended: &Ended, resume: Option<&Resume>) -> bool {
+    match (ended, resume) {
+        (Ended::Child { last_event, .. }, Some(resume)) => last_event["error"] == *resume.gone,
+        _ => false,
+    }
 }
 
 fn trouble(ended: Ended, forwarded: Option<crate::transcript::Transcript>) -> Trouble {
@@ -146,6 +177,8 @@ fn start(
     shop: &Workshop<'_>,
     setup: &ProviderSetup,
     run: &PreparedRun,
+    session: Option<Session>,
+    old: Option<&str>,
 ) -> Result<Process, Box<Ended>> {
     let failed = |exit, why: String| {
         let last_event = serde_json::Value::Null;
@@ -170,9 +203,19 @@ fn start(
     };
     make_private(&shop.directory).map_err(problem)?;
     let provider: &'static dyn Provider = setup.entry.provider;
+    let resume = run.reuse.as_ref().and_then(|reuse| reuse.resume.as_ref());
+    let of_session = resume.zip(session.as_ref()).map(|(resume, session)| {
+        let args = if old.is_some() { &resume.go_on } else { &resume.begin };
+        let filled = |arg: &Text| {
+            arg.replace("{new}", &session.id).replace("{old}", old.unwrap_or_default())
+        };
+        args.iter().map(filled).collect::<Vec<_>>()
+    });
+    let own = run.args.iter().map(ToString::to_string);
     Process::start(Start {
         program,
-        args: run.args.iter().map(ToString::to_string).collect(),
+        args: of_session.into_iter().flatten().chain(own).collect(),
+        session,
         env: host.child_env(&call),
         directory: shop.directory.clone(),
         decoder: provider.decoder(DecoderMode::Full),

@@ -13,6 +13,9 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::history::Seen;
+use super::memory;
+use super::sessions::Session;
 use super::watch::Watch;
 use crate::attempt::Step;
 use crate::http::Limits;
@@ -34,24 +37,28 @@ pub(crate) struct Start {
     pub(crate) directory: PathBuf,
     pub(crate) decoder: Box<dyn Decoder>,
     pub(crate) watch: Arc<Watch>,
+    /// The program's own session that it is in, if it keeps one.
+    pub(crate) session: Option<Session>,
 }
 
 /// A program that waits for its next turn. Dropping it kills it and everything it started.
 pub(crate) struct Process {
     child: Child,
-    stdin: ChildStdin,
+    /// Closed while it is asked to end.
+    stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     decoder: Box<dyn Decoder>,
     tail: Arc<Mutex<Vec<u8>>>,
     complaints: JoinHandle<()>,
     group: u32,
     watch: Arc<Watch>,
+    session: Option<Session>,
 }
 
 impl Process {
     /// Starts a program in a process group of its own.
     pub(crate) fn start(start: Start) -> std::io::Result<Self> {
-        let Start { program, args, env, directory, decoder, watch } = start;
+        let Start { program, args, env, directory, decoder, watch, session } = start;
         let mut child = Command::new(program)
             .args(args)
             .env_clear()
@@ -71,7 +78,8 @@ impl Process {
         let stderr = child.stderr.take().ok_or_else(missing)?;
         let tail = Arc::new(Mutex::new(Vec::new()));
         let complaints = tokio::spawn(listen(stderr, tail.clone()));
-        Ok(Self { child, stdin, stdout, decoder, tail, complaints, group, watch })
+        let stdin = Some(stdin);
+        Ok(Self { child, stdin, stdout, decoder, tail, complaints, group, watch, session })
     }
 
     /// Begins a turn.
@@ -82,6 +90,22 @@ impl Process {
     /// Waits until the program says something or ends; between turns it should do neither.
     pub(crate) async fn stirs(&mut self) {
         let _ = self.stdout.read_u8().await;
+    }
+
+    /// Returns how much of the machine's memory it takes, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        memory::of(self.group).unwrap_or(0)
+    }
+
+    /// Lets the program end by itself, so that it writes what it has to write, and then remembers
+    /// its session at `seen`. One that does not end in time is killed, and its session forgotten.
+    pub(crate) async fn retire(mut self, seen: &Seen) {
+        let Some(session) = self.session.take() else { return };
+        drop(self.stdin.take());
+        let ended = timeout(EXIT, self.child.wait()).await;
+        if ended.is_ok_and(|ended| ended.is_ok_and(|status| status.success())) {
+            session.sessions.put(seen, &session.id);
+        }
     }
 
     /// Writes `input` and hands on what the program says, until a step ends the turn.
@@ -107,7 +131,7 @@ impl Process {
                         return Err(Ended::Network { what: NetworkFault::Timeout, message });
                     }
                 },
-                wrote = self.stdin.write(&pending[written..]), if written < pending.len() => {
+                wrote = write(&mut self.stdin, &pending[written..]), if written < pending.len() => {
                     match wrote {
                         Ok(count @ 1..) => written += count,
                         // It reads no more; why is told by its output and its exit.
@@ -223,6 +247,13 @@ impl Drop for Running {
         {
             runtime.spawn(async move { process.cancel(input).await });
         }
+    }
+}
+
+async fn write(stdin: &mut Option<ChildStdin>, bytes: &[u8]) -> std::io::Result<usize> {
+    match stdin {
+        Some(stdin) => stdin.write(bytes).await,
+        None => Ok(0),
     }
 }
 
