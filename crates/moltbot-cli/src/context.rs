@@ -12,11 +12,13 @@ use moltbot_config::{
 };
 use moltbot_core::{Registry, Secret, Timestamp, VERSION};
 use moltbot_gateway::{AgentPaths, Clock, Engine, EngineParts, Front, Limits};
-use moltbot_profiles::{FileStore, LEGACY_FILE, LegacyFiles, STORE_FILE};
+use moltbot_profiles::{FileHook, FileStore, LEGACY_FILE, LegacyFiles, STORE_FILE};
 use tokio::runtime::Runtime;
 
 use crate::commands::plugins::carried;
 use crate::environment::Outside;
+#[cfg(feature = "lab")]
+use crate::lab_clock::{self, LabClock};
 use crate::out::{Out, clean};
 use crate::tree::{self, Parsed};
 use crate::{Exit, Failure, Globals, Outcome, World, extensions, front, logging};
@@ -44,6 +46,7 @@ pub struct Context {
     env: Option<Env>,
     loaded: Option<Arc<Loaded>>,
     front: Option<Arc<dyn Front>>,
+    store_hook: Option<Arc<dyn FileHook>>,
     runtime: Option<Runtime>,
     carried: Vec<carried::Row>,
     /// The words of the command, for the log of changes.
@@ -54,7 +57,7 @@ impl Context {
     /// Reads the command line, runs the command, and hands the output streams back for what is
     /// left to print.
     pub(crate) fn start(world: World, registry: &'static Registry) -> (Out, Outcome) {
-        let World { args, env, home, cwd, clock, stdin, mut out, front } = world;
+        let World { args, env, home, cwd, clock, stdin, mut out, front, store_hook } = world;
         let globals = match Globals::take(args) {
             Ok(globals) => globals,
             Err(failure) => return (out, Err(failure)),
@@ -71,8 +74,18 @@ impl Context {
             out.line(VERSION);
             return (out, Ok(Exit::OK));
         }
+        #[cfg(feature = "lab")]
+        let clock = match process(lab_clock::VARIABLE).map(LabClock::parse) {
+            None => clock,
+            Some(Ok(lab)) => {
+                out.note(format!("lab: the clock stands at {}", iso(lab.now())));
+                Arc::new(lab)
+            }
+            Some(Err(sentence)) => return (out, Err(Failure::input(sentence))),
+        };
         if registry.plugins().is_empty() {
             let failure = Failure::new("this build has no plugins")
+                .code("plugin-missing")
                 .hint("name them in `main`: moltbot_cli::run(&[&some_plugin::PLUGIN])");
             return (out, Err(failure));
         }
@@ -120,6 +133,7 @@ impl Context {
             env: None,
             loaded: None,
             front,
+            store_hook,
             runtime: None,
             carried,
             command: typed(&matches),
@@ -340,10 +354,14 @@ impl Context {
         // agents inherit nothing from each other.
         let oauth = (agent.id == MAIN_AGENT).then(|| self.paths.legacy_oauth_file());
         let auth = Some(agent.dir.join(LEGACY_FILE));
-        FileStore::new(&agent.store)
+        let store = FileStore::new(&agent.store)
             .legacy(LegacyFiles { auth, oauth })
             .sleeper(Arc::new(|wait: Duration| Box::pin(tokio::time::sleep(wait))))
-            .command(&self.command)
+            .command(&self.command);
+        match &self.store_hook {
+            Some(hook) => store.hook(hook.clone()),
+            None => store,
+        }
     }
 
     /// Makes the engine for an agent.
@@ -492,7 +510,7 @@ mod tests {
         assert_eq!(config_path(&bench, &["--dev"]), format!("{home}/a/moltbot.json"));
         let both = bench.run(&["--dev", "--profile", "y", "models"]);
         assert_eq!((both.code, both.stdout.as_str()), (2, ""));
-        assert_eq!(both.stderr, "Error: Cannot combine --dev with --profile\n");
+        assert_eq!(both.stderr, "Error: Cannot combine --dev with --profile\nhint: moltbot explain input\n");
     }
 
     #[test]

@@ -26,8 +26,12 @@ pub type Outcome = Result<Exit, Failure>;
 pub struct Failure {
     /// One sentence: what happened, with what. No full stop.
     pub message: String,
+    /// What became of each credential or model, one line each: name, cause, until when.
+    pub details: Vec<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The command that mends it.
+    pub mend: Option<String>,
     /// The page of `moltbot explain`.
     pub code: Option<Text>,
     /// The process's exit code; 1 unless the spec says otherwise.
@@ -38,9 +42,18 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure with exit code 1.
+    /// Makes a failure with exit code 1 and the code `system`: something outside refused. Whoever
+    /// knows better says so with [`Failure::code`].
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: None, exit: 1, verbatim: false }
+        Self {
+            message: message.into(),
+            details: Vec::new(),
+            hint: None,
+            mend: None,
+            code: Some("system".into()),
+            exit: 1,
+            verbatim: false,
+        }
     }
 
     /// Makes a failure about what the user typed: code `input`.
@@ -74,10 +87,18 @@ impl Failure {
         self
     }
 
-    /// Prints the message as it stands, without `Error: ` before it.
+    /// Adds the command that mends it.
+    #[must_use]
+    pub fn mend(mut self, command: impl Into<String>) -> Self {
+        self.mend = Some(command.into());
+        self
+    }
+
+    /// Prints the message as it stands, without `Error: ` before it and without a page.
     #[must_use]
     pub fn verbatim(mut self) -> Self {
         self.verbatim = true;
+        self.code = None;
         self
     }
 }
@@ -95,7 +116,7 @@ impl From<AuthError> for Failure {
             AuthError::NotFound { .. } => Self::new(message).code("no-credential"),
             AuthError::NotInteractive { .. } => Self::new(message).code("not-interactive"),
             AuthError::Plugin { .. } => Self::new(message).code("plugin-failed"),
-            _ => Self::new(message),
+            _ => Self::new(message).code("plugin-failed"),
         }
     }
 }
@@ -129,11 +150,7 @@ impl From<StoreError> for Failure {
 
 impl From<ChatError> for Failure {
     fn from(error: ChatError) -> Self {
-        let failure = Self::new(error.message).code(error.code);
-        match error.advice {
-            Some(advice) => failure.hint(advice),
-            None => failure,
-        }
+        crate::why::failure(&error)
     }
 }
 

@@ -32,7 +32,7 @@ impl Globals {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| Failure::input("An argument is not valid UTF-8"))?;
         let mut instance =
-            Instance::parse(args).map_err(|error| Failure::new(error.to_string()).exit(2))?;
+            Instance::parse(args).map_err(|error| Failure::input(error.to_string()).exit(2))?;
         let mut globals = Self::default();
         let mut before = true;
         instance.rest.retain(|arg| {

@@ -32,6 +32,9 @@ mod extensions;
 mod failure;
 pub mod front;
 mod globals;
+#[cfg(feature = "lab")]
+mod lab_clock;
+mod lines;
 mod logging;
 mod login;
 mod onboard;
@@ -48,6 +51,7 @@ mod why;
 mod world;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use moltbot_core::{Plugin, Registry};
 
@@ -65,6 +69,7 @@ pub fn run(plugins: &[&'static Plugin]) -> ExitCode {
         #[cfg(panic = "abort")]
         std::process::exit(101);
     }));
+    forbid_size_signal();
     let world = World::process();
     let code = match Registry::linked(plugins, tree::RESERVED_FLAGS) {
         Ok(registry) => {
@@ -78,6 +83,14 @@ pub fn run(plugins: &[&'static Plugin]) -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// Turns the limit for the size of files (`ulimit -f`) from a signal that ends the process into an
+/// error of the write that reached it, so that it can be said and nothing is left half done.
+fn forbid_size_signal() {
+    // A handler that sets a flag nobody reads: the signal is caught, and the write fails. That the
+    // program goes on without it where it cannot be set is what happened before.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// Runs one command line in a world of the caller's and returns its exit code.

@@ -105,12 +105,15 @@ pub(crate) fn announce(cx: &mut Context, agent: &AgentPaths, kept: &Kept) -> Res
     let line = format!("Auth profile: {} ({}/{})", kept.profile, kept.provider, kept.mode);
     cx.out.line(line);
     let engine = cx.engine(agent)?;
+    // Copies of other programs' logins become links with the next write; what fails stays a copy.
+    let _ = cx.block_on(engine.relink())?;
     // The profile is kept whatever the choice says; a model that cannot be resolved is reported by
     // `models status`, not here.
     if let Ok(record) = cx.block_on_cancel(engine.explain(None, None))?
         && let Some((model, credential)) = why::first(&record)
     {
-        let text = format!("Next request: {} with {}", model.model, credential.source);
+        let why = why::reason(&record, Some(&kept.profile));
+        let text = format!("Next request: {} with {}{why}", model.model, credential.source);
         cx.out.note(clean(&text));
     }
     Ok(())

@@ -177,7 +177,10 @@ impl Out {
             let text = self.commands(&clean(&failure.message)).into_owned();
             self.say(&format!("{label} {text}"));
         }
-        if let Some(hint) = &failure.hint {
+        for detail in &failure.details {
+            self.note(format!("  {}", clean(detail)));
+        }
+        for hint in failure.hint.iter().chain(&failure.mend) {
             self.hint(clean(hint));
         }
         if let Some(code) = &failure.code {

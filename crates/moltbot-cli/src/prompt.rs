@@ -76,6 +76,21 @@ pub(crate) fn select<T: Clone + Eq>(
     })
 }
 
+/// Lets any number of lines be chosen, `initial` being marked first; none is fine.
+pub(crate) fn several<T: Clone + Eq>(
+    label: &str,
+    choices: &[Choice<T>],
+    initial: Vec<T>,
+) -> io::Result<Vec<T>> {
+    quietly(|| {
+        let mut select = cliclack::multiselect(label).required(false).max_rows(12);
+        for choice in choices {
+            select = select.item(choice.value.clone(), &choice.label, &choice.hint);
+        }
+        select.initial_values(initial).interact()
+    })
+}
+
 /// A sign of life on standard error while something takes time; cleared when dropped.
 pub(crate) struct Spinner(indicatif::ProgressBar);
 

@@ -124,6 +124,7 @@ impl Bench {
             stdin: Box::new(std::io::Cursor::new(stdin.to_string())),
             out: Out::new(streams.0, streams.1, Terminal::default()),
             front: None,
+            store_hook: None,
         };
         let code = run_in(world, self.registry);
         Ran { code, stdout: stdout.text(), stderr: stderr.text() }

@@ -22,7 +22,10 @@ const ENTRIES: &[Entry] = &[
     entry("gateway", commands::gateway::command, commands::gateway::run),
     entry("agents", commands::agents::command, commands::agents::run),
     entry("config", commands::config::command, commands::config::run),
+    entry("configure", crate::onboard::configure::command, crate::onboard::configure::run),
     entry("status", commands::status::command, commands::status::run),
+    entry("health", commands::health::command, commands::health::run),
+    entry("channels", commands::channels::command, commands::channels::run),
     entry("doctor", commands::doctor::command, commands::doctor::run),
     entry("plugins", commands::plugins::command, commands::plugins::run),
     entry("explain", commands::explain::command, commands::explain::run),
@@ -166,7 +169,7 @@ pub(crate) fn run(cx: &mut Context, matches: &ArgMatches) -> Outcome {
 /// Rewrites a complaint of `clap` in our form: exit code 1, whatever it is.
 fn rejected(shown: &str) -> Failure {
     let text = shown.trim_end();
-    Failure::new(text.strip_prefix("error: ").unwrap_or(text))
+    Failure::input(text.strip_prefix("error: ").unwrap_or(text))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moltbot_gateway::{Clock, Front, SystemClock};
+use moltbot_profiles::FileHook;
 
 use crate::out::{Out, Terminal};
 
@@ -27,6 +28,8 @@ pub struct World {
     pub out: Out,
     /// Who answers questions; `None` for the terminal.
     pub front: Option<Arc<dyn Front>>,
+    /// Who is asked before every change of a credential store; for tests and torture.
+    pub store_hook: Option<Arc<dyn FileHook>>,
 }
 
 impl World {
@@ -56,6 +59,7 @@ impl World {
             stdin: Box::new(io::stdin()),
             out: Out::new(Box::new(io::stdout()), Box::new(io::stderr()), terminal),
             front: None,
+            store_hook: None,
         }
     }
 }

@@ -127,6 +127,12 @@ pub static CODES: &[Code] = &[
         "Change what the message names; parameters come from flags and from `agents.defaults.models.<model>.params`.",
     ),
     Code::new(
+        "gateway-config",
+        "The gateway cannot start with its settings",
+        "`gateway` in the config, or the flags and variables that replace it, leave out what is needed, contradict each other, or would open the gateway to others without a proof.",
+        "Set what the message names with `moltbot config set gateway...`, or let `moltbot configure --section gateway` ask for it.",
+    ),
+    Code::new(
         "input",
         "An argument or an answer is not usable",
         "What was given does not have the form that is needed. Nothing was changed.",
@@ -263,6 +269,12 @@ pub static CODES: &[Code] = &[
         "The credential store cannot be written",
         "The file or its directory refuses the write. The old content is unchanged.",
         "Check owner, mode and free space of the path in the message.",
+    ),
+    Code::new(
+        "system",
+        "Something outside refused",
+        "A file, a directory, a program, a port or the operating system did not do what was needed; the message names it and says what was answered. What was begun is left as it was.",
+        "Mend what the message names and run the command again; `moltbot doctor` checks the usual places.",
     ),
     Code::new(
         "timeout",

@@ -68,6 +68,10 @@ pub struct ProviderInfo {
     pub catalog: Vec<ModelInfo>,
     /// The model without any config.
     pub default_model: Text,
+    /// Whose default model is meant when the config names none: the highest's, equals by id. 0
+    /// for everybody but the provider that the stock program is made for, so that a plugin from
+    /// elsewhere takes over nothing by the spelling of its id.
+    pub priority: i32,
     /// The model that the wizard preselects.
     pub recommended_model: Text,
     /// Aliases given to models that the config lists without one: alias and model id.
@@ -99,6 +103,7 @@ impl Default for ProviderInfo {
             dialect: "".into(),
             catalog: Vec::new(),
             default_model: "".into(),
+            priority: 0,
             recommended_model: "".into(),
             aliases: Vec::new(),
             short_names: Vec::new(),

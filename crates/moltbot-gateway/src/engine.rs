@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use moltbot_config::{AgentId, Config, Env};
 use moltbot_core::{
     AuthError, Credential, CredentialKind, Cx, Event, Finding, Login, OfferEntry, Registry, Timestamp,
 };
-use moltbot_profiles::{AuthRules, Choice, Pin, Profiles, Store};
+use moltbot_profiles::{AuthRules, Choice, MAX_BUSY_MS, Pin, Profiles, RetryBudget, Store};
 
 use crate::child::{Children, Workshop};
 use crate::clock::Clock;
@@ -25,6 +25,7 @@ use crate::run::Run;
 use crate::select::{ProfileView, Selection};
 use crate::setup::{ProviderSetup, Providers};
 use crate::source::{Source, other_sources};
+use crate::waiting::Waiting;
 
 /// Everything an engine is made of.
 pub struct EngineParts {
@@ -78,9 +79,13 @@ pub struct Engine {
     pub(crate) models: Models,
     pub(crate) rules: AuthRules,
     flights: Flights,
-    children: Arc<Children>,
+    pub(crate) children: Arc<Children>,
     /// Models that a service was too busy for, and until when they are passed over.
     busy: Mutex<HashMap<ModelRef, Timestamp>>,
+    /// How often trouble may be answered by asking again; one for all engines of a gateway.
+    pub(crate) budget: Arc<Mutex<RetryBudget>>,
+    /// Who waits for a resting profile.
+    pub(crate) waiting: Waiting,
     /// The record of the chat that was dropped last.
     dropped: Mutex<Option<Box<Record>>>,
 }
@@ -114,6 +119,8 @@ impl Engine {
             flights: Flights::default(),
             children: Arc::default(),
             busy: Mutex::default(),
+            budget: Arc::default(),
+            waiting: Waiting::default(),
             dropped: Mutex::default(),
         }
     }
@@ -322,11 +329,15 @@ impl Engine {
         busy.insert(model.clone(), until);
     }
 
+    pub(crate) fn budget(&self) -> MutexGuard<'_, RetryBudget> {
+        self.budget.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     pub(crate) fn busy_until(&self, model: &ModelRef) -> Option<Timestamp> {
         let mut busy = self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let now = self.now();
         // A clock that was set back must not keep a model out for longer than it ever was.
-        busy.retain(|_, until| now < *until && until.since(now) <= crate::run::MAX_BUSY_MS);
+        busy.retain(|_, until| now < *until && until.since(now) <= MAX_BUSY_MS);
         busy.get(model).copied()
     }
 }

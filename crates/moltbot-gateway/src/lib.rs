@@ -58,6 +58,7 @@
 #![forbid(unsafe_code)]
 
 mod attempt;
+mod cache;
 mod child;
 mod clock;
 mod compose;
@@ -90,6 +91,7 @@ mod thinking;
 mod transcript;
 mod turn;
 mod update;
+mod waiting;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use compose::{Chat, Composer, Head, Image, user_turn};
@@ -103,7 +105,8 @@ pub use keyring::{Keyring, OsKeyring};
 pub use methods::{auth_rules, offer_of};
 pub use model::{Candidates, Listed, ModelError, ModelRef, Models, Parsed};
 pub use probe::{ProbeOptions, ProbeResult, ProbeStatus, ProbeTarget};
-pub use record::{Attempt, CredentialChoice, ModelChoice, Outcome, Record};
+pub use cache::{CacheEffect, Cached};
+pub use record::{Attempt, CredentialChoice, ModelChoice, Outcome, QuotaSeen, Record};
 pub use record_log::{RecordLog, Records};
 pub use renew::Refreshed;
 pub use request::{ChatReply, ChatRequest};

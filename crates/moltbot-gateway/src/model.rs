@@ -129,7 +129,9 @@ impl Models {
         let default = providers
             .all()
             .iter()
-            .find(|setup| !setup.borrowed && !setup.info.default_model.is_empty())
+            .filter(|setup| !setup.borrowed && !setup.info.default_model.is_empty())
+            // Of equals the first: providers are sorted by id.
+            .min_by_key(|setup| std::cmp::Reverse(setup.info.priority))
             .map(|setup| ModelRef {
                 provider: setup.id.clone(),
                 model: setup.info.default_model.to_string(),

@@ -110,7 +110,7 @@ impl Engine {
             if provider.is_some() && wanted.is_none_or(|wanted| wanted.id != setup.id) {
                 continue;
             }
-            let model = self.probe_model(setup);
+            let model = self.usual_model(setup);
             let id = model.as_deref().unwrap_or_default();
             let selection =
                 self.select(setup, id, store.clone(), moltbot_profiles::Pin::None).await;
@@ -205,7 +205,7 @@ impl Engine {
         }
     }
 
-    fn probe_model(&self, setup: &ProviderSetup) -> Option<String> {
+    pub(crate) fn usual_model(&self, setup: &ProviderSetup) -> Option<String> {
         let listed = self.models().listed();
         let configured = listed.into_iter().map(|listed| listed.model);
         let configured = configured.filter(|model| model.provider == setup.id).map(|m| m.model);

@@ -1,17 +1,19 @@
 //! One chat from its models to its reply (spec 03, decision "Failure scope").
 
+mod kept;
 mod tries;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use moltbot_core::{Event, Level, Note, RecordId, redact};
+use moltbot_core::{Event, Level, Note, redact};
 use moltbot_profiles::{
-    Pin, SkipReason, all_cooling_message, no_credentials_message, no_key_message,
+    Pin, SkipReason, TRIES, Wait, all_cooling_message, no_credentials_message, no_key_message,
     not_configured_message, remaining_text, switched_message,
 };
 
 use crate::attempt::Looked;
+use crate::cache::Cached;
 use crate::compose::{Composer, user_turn};
 use crate::engine::Engine;
 use crate::error::{ChatError, Failed};
@@ -23,10 +25,9 @@ use crate::select::{Planned, Selection};
 use crate::setup::ProviderSetup;
 use crate::thinking::ThinkingLevel;
 use crate::turn::Turn;
-use tries::{Next, TRIES, Tries, unsent_failed};
-
-/// The longest time a model is passed over because its service is too busy.
-pub(crate) const MAX_BUSY_MS: i64 = 10_000;
+use crate::waiting::Place;
+use kept::Kept;
+use tries::{Next, Tries, unsent_failed};
 
 /// The smallest context window that is of use (spec T-30), and the one below which is warned.
 const MIN_WINDOW: u64 = 16_000;
@@ -46,21 +47,35 @@ pub(crate) struct Run<'e> {
     user: Turn,
     turns: Vec<Turn>,
     deadline: Instant,
-    record: Record,
+    /// What of the conversation lies in a prompt cache.
+    cached: Option<Cached>,
+    record: Kept<'e>,
     notes: Vec<Note>,
     /// The provider whose plan would have paid, once one was considered.
     plan: Option<String>,
 }
 
 impl<'e> Run<'e> {
+    /// Understands a request. One that cannot be understood leaves a record, too.
     pub(crate) fn new(engine: &'e Engine, request: &'e ChatRequest) -> Result<Self, ChatError> {
+        let mut record = kept::begin(engine, request)?;
+        Self::with(engine, request, record.clone()).map_err(|error| {
+            record.outcome = Some(Outcome::Failed { code: error.code.to_string() });
+            ChatError { record: Some(Box::new(record)), ..error }
+        })
+    }
+
+    fn with(
+        engine: &'e Engine,
+        request: &'e ChatRequest,
+        record: Record,
+    ) -> Result<Self, ChatError> {
         let mut candidates = engine.models.candidates(request.model.as_deref())?;
         let blind = |model: &ModelRef| engine.models.info(model).is_some_and(|info| !info.images);
         let for_images = !request.images.is_empty() && candidates.models.first().is_some_and(blind);
         if for_images {
             candidates = engine.models.image_candidates()?;
         }
-        let started = engine.now();
         let defaults = engine.config.agents.as_ref().and_then(|agents| agents.defaults.as_ref());
         let seconds = defaults.and_then(|defaults| defaults.timeout_seconds);
         let usual = u64::from(seconds.map_or(USUAL_SECONDS, |seconds| seconds.get())) * 1_000;
@@ -71,23 +86,6 @@ impl<'e> Run<'e> {
         }
         let mut turns = request.history.clone();
         turns.push(user.clone());
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| {
-            ChatError::new("internal", format!("The system gives no random numbers: {error}"))
-        })?;
-        let record = Record {
-            id: RecordId::new(started, u64::from_le_bytes(random)),
-            at: started,
-            agent: engine.agent.id.clone(),
-            requested: request.model.clone(),
-            models: Vec::new(),
-            attempts: Vec::new(),
-            changed: Vec::new(),
-            warnings: Vec::new(),
-            outcome: None,
-            usage: None,
-            cost: None,
-        };
         Ok(Self {
             engine,
             request,
@@ -96,7 +94,8 @@ impl<'e> Run<'e> {
             user,
             turns,
             deadline: Instant::now() + timeout,
-            record,
+            cached: Cached::of(&request.history, request.last_turn),
+            record: Kept::new(engine, record),
             notes: Vec::new(),
             plan: None,
         })
@@ -111,6 +110,7 @@ impl<'e> Run<'e> {
             self.warn(warning).await;
         }
         self.record_skipped();
+        self.engine.budget().request();
         let models = std::mem::take(&mut self.candidates.models);
         let mut failures: Vec<(ModelRef, Failed)> = Vec::new();
         for (index, model) in models.iter().enumerate() {
@@ -119,8 +119,8 @@ impl<'e> Run<'e> {
                 Ok(Next::Reply(mut reply)) => {
                     let (model, source) = (model.to_string(), reply.source.clone());
                     self.record.outcome = Some(Outcome::Answered { model, source });
-                    reply.notes = self.notes;
-                    reply.record = self.record;
+                    reply.notes = std::mem::take(&mut self.notes);
+                    reply.record = self.record.take();
                     return Ok(*reply);
                 }
                 Ok(Next::Credential(failed) | Next::Model(failed)) => {
@@ -135,6 +135,8 @@ impl<'e> Run<'e> {
 
     /// Writes down what [`answer`](Self::answer) would do.
     pub(crate) async fn explain(mut self) -> Result<Record, ChatError> {
+        // Nothing is sent, hence nothing to be kept if it is dropped.
+        self.record.take();
         self.record.warnings = std::mem::take(&mut self.candidates.warnings);
         self.record_skipped();
         for model in std::mem::take(&mut self.candidates.models) {
@@ -167,7 +169,7 @@ impl<'e> Run<'e> {
             }
             self.record.models.push(choice);
         }
-        Ok(self.record)
+        Ok(self.record.take())
     }
 
     async fn model(
@@ -234,29 +236,42 @@ impl<'e> Run<'e> {
         Ok(Next::Model(last.unwrap_or_else(|| self.no_key(setup, &selection))))
     }
 
-    /// Makes the choice, and makes it again once if every profile rests only for a moment.
+    /// Makes the choice; if every profile rests only for a moment, waits in order of arrival and
+    /// makes it again.
     async fn wait_for_selection(
         &mut self,
         setup: &ProviderSetup,
         model: &ModelRef,
         more: bool,
     ) -> Result<Result<Selection, Failed>, Failed> {
-        let mut waited = false;
+        // Held until the choice is made; then the next one in the queue makes its own.
+        let mut place: Option<Place> = None;
         loop {
             let selection = self.selection(setup, model).await?;
-            let resting = selection.choice.all_cooling() && !self.is_pinned(model);
-            let soonest = selection.soonest().filter(|_| resting);
-            let Some((id, until)) = soonest else {
-                let choice = self.model_choice(setup, model, &selection);
-                self.record.models.push(choice);
-                return Ok(Ok(selection));
+            let now = self.engine.now();
+            let wait = selection.choice.wait(self.record.at, now, self.max_wait_ms());
+            let (until, mut too_long) = match wait {
+                Wait::Until(until) if !self.is_pinned(model) => (until, more),
+                Wait::TooLong(until) if !self.is_pinned(model) => (until, true),
+                _ => {
+                    let choice = self.model_choice(setup, model, &selection);
+                    self.record.models.push(choice);
+                    return Ok(Ok(selection));
+                }
             };
-            let wait = u64::try_from(until.since(self.engine.now())).unwrap_or(0);
-            if more
-                || waited
-                || wait > self.max_wait_ms()
-                || self.remaining().as_millis() < wait.into()
-            {
+            let left = u64::try_from(until.since(now)).unwrap_or(0);
+            too_long |= self.remaining().as_millis() < left.into();
+            if !too_long && place.is_none() {
+                let patience = Duration::from_millis(self.max_wait_ms()).min(self.remaining());
+                place = self.engine.waiting.queue(&model.to_string(), patience).await;
+                too_long = place.is_none();
+                if !too_long {
+                    // It may be another choice when one's turn comes.
+                    continue;
+                }
+            }
+            let id = selection.soonest().map_or_else(String::new, |(id, _)| id.to_string());
+            if too_long {
                 let rest = remaining_text(Some(until.since(self.engine.now())));
                 let advice = format!("the soonest is {id}, in {rest}");
                 let choice = self.model_choice(setup, model, &selection);
@@ -264,10 +279,9 @@ impl<'e> Run<'e> {
                 let message = all_cooling_message(&setup.id);
                 return Ok(Err(Failed::new("all-cooling", message, "rate_limit").advice(advice)));
             }
-            let text = format!("every profile rests; waiting {} s for {id}", wait.div_ceil(1_000));
+            let text = format!("every profile rests; waiting {} s for {id}", left.div_ceil(1_000));
             self.note(Level::Info, text).await;
-            self.engine.host.clock.sleep(wait).await;
-            waited = true;
+            self.engine.host.clock.sleep(left).await;
         }
     }
 
@@ -321,6 +335,7 @@ impl<'e> Run<'e> {
                 skipped: Some(failed.message.clone()),
                 origin: None,
                 candidates: Vec::new(),
+                strategy: None,
                 more: 0,
             });
             Some(failed)
@@ -386,11 +401,19 @@ impl<'e> Run<'e> {
         selection: &Selection,
     ) -> ModelChoice {
         let base = reqwest::Url::parse(&setup.base_url).ok();
+        let mut candidates = selection.recorded();
+        if let Some(cached) = &self.cached {
+            let (key, now) = (model.to_string(), self.record.at);
+            for candidate in &mut candidates {
+                candidate.rewrite = cached.rewritten(&key, candidate.profile.as_deref(), now);
+            }
+        }
         ModelChoice {
             model: model.to_string(),
             skipped: None,
             origin: base.map(|url| crate::http::origin(&url)),
-            candidates: selection.recorded(),
+            candidates,
+            strategy: selection.strategy(),
             more: selection.choice.hidden,
         }
     }
@@ -402,6 +425,7 @@ impl<'e> Run<'e> {
                 skipped: Some(why),
                 origin: None,
                 candidates: Vec::new(),
+                strategy: None,
                 more: 0,
             });
         }
@@ -437,6 +461,7 @@ impl<'e> Run<'e> {
 
     fn finish(mut self, failed: Failed) -> ChatError {
         self.record.outcome = Some(Outcome::Failed { code: failed.code.to_string() });
+        self.record.take();
         self.error(failed)
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn info() -> ProviderInfo {
     ProviderInfo {
         id: ID.into(),
         label: "Anthropic".into(),
+        priority: 100,
         api_key: Some(api_key()),
         env,
         ignored_env,
@@ -104,7 +105,7 @@ fn params() -> Value {
             },
             "autoCache": {
                 "type": "boolean", "default": false,
-                "description": "Reserved: place cache breakpoints when a client places none."
+                "description": "At the gateway: place cache breakpoints (tools, system, last message) for clients that place none."
             }
         }
     })

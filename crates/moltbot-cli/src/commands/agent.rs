@@ -1,24 +1,19 @@
 //! `moltbot agent`: one turn of a conversation, streamed.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use moltbot_core::{Event, Registry, Usage};
+use moltbot_core::{Registry, Usage};
 use moltbot_gateway::{
-    ChatError, ChatReply, ChatRequest, Engine, Image, Session, SessionError, Sessions, StopReason,
-    ThinkingLevel,
+    ChatError, ChatReply, ChatRequest, Engine, Image, StopReason, ThinkingLevel,
 };
-use moltbot_profiles::{PinSource, SessionPin};
 use serde_json::{Value, json};
 
-use crate::commands::{agent_arg, json_arg};
-use crate::front::{self, Answers};
+use super::talk::{self, Talk};
+use crate::commands::json_arg;
 use crate::out::clean;
-use crate::prompt::Spinner;
-#[cfg(feature = "lab")]
-use crate::sandbox::Sandbox;
 use crate::{Context, Exit, Failure, Outcome, why};
 
 /// Describes the command.
@@ -33,21 +28,8 @@ pub(crate) fn command(_registry: &Registry) -> Command {
                 .short('m')
                 .allow_hyphen_values(true),
         )
-        .arg(text("file", "FILE", "Read the message from a file").conflicts_with("message"))
-        .arg(agent_arg())
-        .arg(
-            Arg::new("continue")
-                .long("continue")
-                .action(ArgAction::SetTrue)
-                .help("Go on with the agent's last session")
-                .conflicts_with("session-id"),
-        )
-        .arg(text("session-id", "ID", "Go on with this session"))
-        .arg(text(
-            "model",
-            "MODEL",
-            "Ask this model: an alias, provider/model, or either with @profile",
-        ))
+        .arg(text("file", "FILE", "Read the message from a file").conflicts_with("message"));
+    talk::with_args(command)
         .arg(text("thinking", "LEVEL", "off, minimal, low, medium, high or xhigh"))
         .arg(text("system", "TEXT", "Instructions that stand before the conversation"))
         .arg(
@@ -72,15 +54,7 @@ pub(crate) fn command(_registry: &Registry) -> Command {
         )
         // Accepted because scripts pass it; everything is local here.
         .arg(Arg::new("local").long("local").action(ArgAction::SetTrue).hide(true))
-        .after_help(EXAMPLES);
-    #[cfg(feature = "lab")]
-    let command = command.arg(
-        Arg::new("lab")
-            .long("lab")
-            .action(ArgAction::SetTrue)
-            .help("Ask a lab server on this machine; nothing of yours is read or sent"),
-    );
-    command
+        .after_help(EXAMPLES)
 }
 
 #[cfg(feature = "lab")]
@@ -94,46 +68,24 @@ const EXAMPLES: &str = "Examples:\n  moltbot agent -m \"Hello\"\n  moltbot agent
 
 /// Runs the command.
 pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
-    let started = Instant::now();
-    let mut request = request(cx, args)?;
-    #[cfg(feature = "lab")]
-    let lab = args.get_flag("lab").then(|| Sandbox::enter(cx)).transpose()?;
-    #[cfg(feature = "lab")]
-    let upstream = lab.as_ref().map(Sandbox::url);
-    #[cfg(not(feature = "lab"))]
-    let upstream = None;
-    let agent = cx.agent(args)?;
-    // A turn asks nobody anything, not even the system for leave to read a login (spec A-14).
-    cx.set_front(front::with(Answers::default()));
-    let engine = cx.engine_at(&agent, upstream)?;
-    if args.get_flag("dry-run") {
-        return dry_run(cx, &engine, &request, args.get_flag("json"));
-    }
-    let mut session = session(cx, args, &Sessions::new(&agent.sessions))?;
-    request.history = session.turns().to_vec();
-    match session.pin() {
-        Some(pin) if pin.source == PinSource::User => request.profile = Some(pin.profile.clone()),
-        Some(pin) => request.prefer = Some(pin.profile.clone()),
-        None => {}
-    }
-
+    let began = Instant::now();
+    let request = request(cx, args)?;
+    let mut talk = Talk::start(cx, args)?;
     let json = args.get_flag("json");
-    let reply = converse(cx, &engine, request, json)?;
-    why::keep(cx, &agent, &reply);
-    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if args.get_flag("dry-run") {
+        return dry_run(cx, &talk.engine, &request, json);
+    }
+    talk.open(cx, args)?;
+    let reply = talk.turn(cx, request, json)?;
+    let millis = talk::millis_since(began);
     match reply {
-        Ok(reply) => {
-            let now = cx.now();
-            let named = args.get_one::<String>("model").is_some_and(|model| model.contains('@'));
-            let pin = pin(named, session.pin(), &reply);
-            session.append(now, &reply.turns, pin.as_ref()).map_err(session_failed)?;
-            finish(cx, &session, &reply, millis, json)
-        }
+        Ok(reply) => finish(cx, &talk, &reply, millis, json),
         Err(error) => {
+            let failure = why::failure(&error);
             if json {
-                cx.out.json(&failed_json(&session, &error, millis));
+                cx.out.json(&failed_json(&talk, &error, &failure, millis));
             }
-            Err(Failure::from(error))
+            Err(failure)
         }
     }
 }
@@ -191,119 +143,13 @@ fn read_image(cx: &Context, path: &PathBuf) -> Result<Image, Failure> {
     Image::new(bytes).map_err(|reason| Failure::input(format!("{shown}: {reason}")))
 }
 
-/// Opens the session that the flags name, else makes a new one.
-pub(crate) fn session(
-    cx: &Context,
-    args: &ArgMatches,
-    sessions: &Sessions,
-) -> Result<Session, Failure> {
-    let id = match args.get_one::<String>("session-id") {
-        Some(id) => Some(id.clone()),
-        None if args.get_flag("continue") => {
-            let last = sessions.last().map_err(session_failed)?;
-            let none = || Failure::new("this agent has no session yet").code("session-unknown");
-            Some(last.ok_or_else(none)?)
-        }
-        None => None,
-    };
-    match id {
-        Some(id) => sessions.load(&id).map_err(session_failed),
-        None => sessions.create(cx.now()).map_err(session_failed),
-    }
-}
-
-/// Decides which profile the session holds on to: the one the user named, else the one that
-/// answered (spec S-8 to S-10).
-pub(crate) fn pin(named: bool, old: Option<&SessionPin>, reply: &ChatReply) -> Option<SessionPin> {
-    let profile = reply.profile.clone()?;
-    let kept = old.filter(|pin| pin.profile == profile);
-    let source = match kept {
-        Some(pin) if !named => pin.source,
-        _ if named => PinSource::User,
-        _ => PinSource::Auto,
-    };
-    Some(SessionPin { profile, source, compactions: kept.map_or(0, |pin| pin.compactions) })
-}
-
-pub(crate) fn session_failed(error: SessionError) -> Failure {
-    Failure::new(error.to_string()).code(error.code())
-}
-
-/// Sends the request, and streams the reply to standard output unless it is wanted as JSON.
-pub(crate) fn converse(
-    cx: &mut Context,
-    engine: &Engine,
-    request: ChatRequest,
-    json: bool,
-) -> Result<Result<ChatReply, ChatError>, Failure> {
-    let terminal = cx.out.terminal();
-    let mut spinner = (terminal.stderr && !json).then(|| Spinner::start("Waiting for the reply"));
-    let mut last = '\n';
-    let mut sink = |event: &Event| {
-        if let Some(text) = text_of(event)
-            && !json
-            && let Some(end) = text.chars().next_back()
-        {
-            spinner = None;
-            last = end;
-            print(text, terminal.stdout);
-        }
-    };
-    let ended = cx.block_on_cancel(engine.chat(request, &mut sink));
-    drop(spinner);
-    if last != '\n' {
-        cx.out.raw("\n");
-    }
-    ended
-}
-
-/// Returns the text that an event adds to the reply; a block may bring some when it begins.
-fn text_of(event: &Event) -> Option<&str> {
-    match event {
-        Event::Text { text, .. } => Some(text),
-        Event::BlockStart { block, .. } if block["type"] == "text" => block["text"].as_str(),
-        _ => None,
-    }
-}
-
-/// Prints a piece of the reply at once. A terminal gets control characters spelled out; a file or
-/// a pipe gets the text as it is. A reader that went away does not end the turn: it is kept in the
-/// session.
-fn print(text: &str, terminal: bool) {
-    let mut stdout = std::io::stdout().lock();
-    let written = match terminal {
-        true => stdout.write_all(visible(text).as_bytes()),
-        false => stdout.write_all(text.as_bytes()),
-    };
-    let _ = written.and_then(|()| stdout.flush());
-}
-
-/// Spells out characters that could move the cursor or reorder text.
-fn visible(text: &str) -> String {
-    let hidden = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if hidden(c) {
-            out.extend(c.escape_unicode())
-        } else {
-            out.push(c)
-        }
-        out
-    })
-}
-
 fn finish(
     cx: &mut Context,
-    session: &Session,
+    talk: &Talk,
     reply: &ChatReply,
     millis: u64,
     json: bool,
 ) -> Outcome {
-    for note in &reply.notes {
-        cx.out.warn(clean(&note.text));
-    }
     let refused = matches!(reply.stop, StopReason::Refusal);
     if json {
         cx.out.json(&json!({
@@ -312,7 +158,7 @@ fn finish(
             "meta": {
                 "durationMs": millis,
                 "agentMeta": {
-                    "sessionId": session.id(),
+                    "sessionId": talk.session().id(),
                     "provider": reply.model.provider,
                     "model": reply.model.model,
                     "source": reply.source,
@@ -323,33 +169,13 @@ fn finish(
             },
         }));
     } else if cx.out.terminal().stderr {
-        let line = summary(reply, millis);
+        let line = talk::summary(reply, millis);
         cx.out.note(line);
     }
     if refused {
         return Err(Failure::new("The model refused to answer").code("refused"));
     }
     Ok(Exit::OK)
-}
-
-/// One line: model, tokens, cost, credential, time.
-pub(crate) fn summary(reply: &ChatReply, millis: u64) -> String {
-    let usage = &reply.usage;
-    let mut parts = vec![clean(&reply.model.to_string()).into_owned()];
-    let mut tokens = format!("{} in, {} out", usage.all_input(), usage.output.unwrap_or(0));
-    if let Some(read) = usage.cache_read.filter(|read| *read > 0) {
-        tokens.push_str(&format!(", {read} from cache"));
-    }
-    parts.push(tokens);
-    if let Some(cost) = reply.cost {
-        parts.push(format!("${cost:.4}"));
-    }
-    parts.push(clean(&reply.source).into_owned());
-    parts.push(format!("{:.1} s", millis as f64 / 1000.0));
-    if matches!(reply.stop, StopReason::Length) {
-        parts.push("cut off at the token limit".to_string());
-    }
-    parts.join(" · ")
 }
 
 fn usage_json(usage: &Usage) -> Value {
@@ -362,17 +188,24 @@ fn usage_json(usage: &Usage) -> Value {
     })
 }
 
-fn failed_json(session: &Session, error: &ChatError, millis: u64) -> Value {
+fn failed_json(talk: &Talk, error: &ChatError, failure: &Failure, millis: u64) -> Value {
+    let record = error.record.as_deref();
     json!({
         "payloads": [{ "text": clean(&error.message), "mediaUrl": Value::Null }],
         "isError": true,
         "meta": {
             "durationMs": millis,
             "agentMeta": {
-                "sessionId": session.id(),
-                "record": error.record.as_ref().map(|record| &record.id),
+                "sessionId": talk.session().id(),
+                "record": record.map(|record| &record.id),
             },
-            "error": { "code": error.code, "message": clean(&error.message) },
+            "error": {
+                "code": error.code,
+                "message": clean(&error.message),
+                "advice": failure.hint,
+                "mend": failure.mend,
+                "attempts": record.map(|record| &record.attempts),
+            },
         },
     })
 }
@@ -394,15 +227,4 @@ pub(crate) fn dry_run(
         cx.out.line(clean(&line));
     }
     Ok(Exit::OK)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_is_not_moved_by_a_reply() {
-        assert_eq!(visible("a\tb\nc"), "a\tb\nc");
-        assert_eq!(visible("\u{1b}[2Jx\u{202e}y"), "\\u{1b}[2Jx\\u{202e}y");
-    }
 }

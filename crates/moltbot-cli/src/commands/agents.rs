@@ -1,4 +1,7 @@
-//! `moltbot agents list|add|delete` (spec L-40, L-41).
+//! `moltbot agents list|add|delete|set-identity` (spec L-40, L-41).
+
+mod bindings;
+mod identity;
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -15,6 +18,7 @@ use crate::out::clean;
 use crate::{Context, Exit, Failure, Outcome};
 
 use super::json_arg;
+use bindings::Binding;
 
 /// Describes the command.
 pub(crate) fn command(_: &Registry) -> Command {
@@ -24,12 +28,15 @@ pub(crate) fn command(_: &Registry) -> Command {
     let flag = |id: &'static str, help: &'static str| {
         Arg::new(id).long(id).help(help).action(ArgAction::SetTrue)
     };
+    let bindings = || flag("bindings", "Show which channels are bound to each agent");
     Command::new("agents")
         .about("List, add and delete agents")
+        .arg(bindings())
         .arg(json_arg())
         .subcommand(
             Command::new("list")
                 .about("List the agents")
+                .arg(bindings())
                 .arg(json_arg())
                 .after_help("Example:\n  moltbot agents list --json"),
         )
@@ -40,6 +47,10 @@ pub(crate) fn command(_: &Registry) -> Command {
                 .arg(text("workspace", "DIR", "Its working directory"))
                 .arg(text("model", "MODEL", "Its own model"))
                 .arg(text("agent-dir", "DIR", "Where its credentials are kept"))
+                .arg(
+                    text("bind", "CHANNEL[:ACCOUNT]", "Bind a channel to it; may be repeated")
+                        .action(ArgAction::Append),
+                )
                 .arg(text("copy-auth-from", "ID", "Copy the credentials of this agent once"))
                 .arg(flag("non-interactive", "Ask nothing"))
                 .arg(json_arg())
@@ -56,6 +67,7 @@ pub(crate) fn command(_: &Registry) -> Command {
                 .arg(json_arg())
                 .after_help("Example:\n  moltbot agents delete work --force"),
         )
+        .subcommand(identity::command())
         .after_help("Examples:\n  moltbot agents\n  moltbot agents add work --workspace ~/work")
 }
 
@@ -64,8 +76,9 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     match args.subcommand() {
         Some(("add", args)) => add(cx, args),
         Some(("delete", args)) => delete(cx, args),
-        Some((_, args)) => list(cx, args.get_flag("json")),
-        None => list(cx, args.get_flag("json")),
+        Some(("set-identity", args)) => identity::run(cx, args),
+        Some((_, args)) => list(cx, args),
+        None => list(cx, args),
     }
 }
 
@@ -91,14 +104,17 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
     bindings: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding_details: Option<Vec<String>>,
     is_default: bool,
 }
 
-fn list(cx: &mut Context, json: bool) -> Outcome {
+fn list(cx: &mut Context, args: &ArgMatches) -> Outcome {
+    let (json, detailed) = (args.get_flag("json"), args.get_flag("bindings"));
     let loaded = cx.loaded()?;
     let config = &loaded.config;
     let default = config.default_agent();
-    let bindings = loaded.value()["bindings"].as_array().cloned().unwrap_or_default();
+    let all_bindings = &loaded.value()["bindings"];
     let shared = config.agents.as_ref().and_then(|agents| agents.defaults.as_ref());
     let rows: Vec<Row> = ids(config)
         .into_iter()
@@ -106,15 +122,14 @@ fn list(cx: &mut Context, json: bool) -> Outcome {
             let agent = config.agent(&id);
             let own = agent.and_then(|agent| agent.workspace.clone());
             let model = agent.and_then(|agent| agent.model.as_ref()?.primary.clone());
-            let bound = |entry: &&Value| {
-                entry["agentId"].as_str().is_some_and(|other| AgentId::normalize(other) == id)
-            };
+            let bound = bindings::of_agent(all_bindings, &id);
             Row {
                 name: agent.and_then(|agent| agent.name.clone()),
                 workspace: own.or_else(|| shared.and_then(|shared| shared.workspace.clone())),
                 agent_dir: cx.agent_paths(config, &id).dir,
                 model,
-                bindings: bindings.iter().filter(bound).count(),
+                bindings: bound.len(),
+                binding_details: detailed.then_some(bound),
                 is_default: id == default,
                 id: id.to_string(),
             }
@@ -128,16 +143,24 @@ fn list(cx: &mut Context, json: bool) -> Outcome {
         .iter()
         .map(|row| {
             let mark = if row.is_default { " (default)" } else { "" };
-            vec![
+            let mut cells = vec![
                 format!("{}{mark}", row.id),
                 row.name.clone().unwrap_or_else(|| "-".to_string()),
                 row.model.clone().unwrap_or_else(|| "-".to_string()),
                 row.workspace.clone().unwrap_or_else(|| "-".to_string()),
                 cx.shown(&row.agent_dir),
-            ]
+            ];
+            if let Some(bound) = &row.binding_details {
+                cells.push(if bound.is_empty() { "-".to_string() } else { bound.join(", ") });
+            }
+            cells
         })
         .collect();
-    cx.out.table(&["Agent", "Name", "Model", "Workspace", "Agent dir"], &cells);
+    let mut heading = vec!["Agent", "Name", "Model", "Workspace", "Agent dir"];
+    if detailed {
+        heading.push("Bindings");
+    }
+    cx.out.table(&heading, &cells);
     Ok(Exit::OK)
 }
 
@@ -148,7 +171,12 @@ fn add(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let json = args.get_flag("json");
     let flagged = json
         || args.get_flag("non-interactive")
-        || ["model", "agent-dir", "copy-auth-from"].iter().any(|name| text(name).is_some());
+        || ["model", "agent-dir", "copy-auth-from", "bind"].iter().any(|name| args.contains_id(name));
+    let wanted: Vec<Binding> = args
+        .get_many::<String>("bind")
+        .unwrap_or_default()
+        .map(|raw| Binding::parse(raw))
+        .collect::<Result<_, _>>()?;
     let (given, mut workspace) = (text("name"), text("workspace"));
     let asking = workspace.is_none();
     if asking && (flagged || !cx.front().interactive()) {
@@ -207,7 +235,10 @@ fn add(cx: &mut Context, args: &ArgMatches) -> Outcome {
     if let Some(dir) = text("agent-dir") {
         entry["agentDir"] = json!(dir);
     }
-    cx.edit(|editor| append(editor, &entry))?;
+    cx.edit(|editor| {
+        append(editor, &entry)?;
+        bindings::add(editor, &id, &wanted)
+    })?;
     let config = cx.config()?;
     let paths = cx.agent_paths(&config, &id);
     let dir = config.agent(&id).and_then(|agent| agent.workspace.clone()).unwrap_or(workspace);
@@ -229,7 +260,8 @@ fn add(cx: &mut Context, args: &ArgMatches) -> Outcome {
         if let Some(model) = model {
             value["model"] = json!(model);
         }
-        value["bindings"] = json!([]);
+        let bound: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        value["bindings"] = json!(bound);
         cx.out.json(&value);
     } else {
         cx.out.line(format!("Agent: {id}"));
@@ -289,7 +321,8 @@ fn delete(cx: &mut Context, args: &ArgMatches) -> Outcome {
         let place = place.ok_or_else(|| {
             Failure::new(format!("Agent \"{id}\" is not in agents.list")).code("agent-unknown")
         })?;
-        Ok(editor.unset(&list.index(place))?)
+        editor.unset(&list.index(place))?;
+        bindings::remove(editor, &id)
     })?;
     // Renamed, not erased: what was deleted by mistake can be moved back.
     let home = cx.paths().state_dir().join("agents").join(id.as_str());

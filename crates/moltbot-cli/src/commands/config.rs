@@ -19,9 +19,9 @@ pub(crate) fn command(_: &Registry) -> Command {
             .help("Keys joined by dots; [n] for list items, backslash before a dot in a key")
     };
     Command::new("config")
-        .about("Read, change and check the config file")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
+        .about("Read, change and check the config file; alone, ask what to configure")
+        .args_conflicts_with_subcommands(true)
+        .arg(crate::onboard::configure::section_arg())
         .subcommand(
             Command::new("get")
                 .about("Print a value; secrets are masked")
@@ -84,21 +84,22 @@ pub(crate) fn command(_: &Registry) -> Command {
 
 /// Runs a subcommand.
 pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
-    match args.subcommand().expect("clap requires a subcommand") {
-        ("get", args) => get(cx, args),
-        ("set", args) => set(cx, args),
-        ("unset", args) => unset(cx, args),
-        ("path", _) => {
+    match args.subcommand() {
+        None => crate::onboard::configure::run(cx, args),
+        Some(("get", args)) => get(cx, args),
+        Some(("set", args)) => set(cx, args),
+        Some(("unset", args)) => unset(cx, args),
+        Some(("path", _)) => {
             let path = cx.paths().config_file().display().to_string();
             cx.out.line(clean(&path));
             Ok(Exit::OK)
         }
-        ("schema", _) => {
+        Some(("schema", _)) => {
             let schema = json_schema(cx.extensions());
             cx.out.json(&schema);
             Ok(Exit::OK)
         }
-        (_, args) => validate(cx, args.get_flag("json")),
+        Some((_, args)) => validate(cx, args.get_flag("json")),
     }
 }
 

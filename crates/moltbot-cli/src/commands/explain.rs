@@ -46,7 +46,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     };
     let code = code.trim().to_ascii_lowercase();
     let Some(page) = pages.iter().find(|page| page.id == code) else {
-        let failure = Failure::new(format!("Unknown code \"{code}\""));
+        let failure = Failure::input(format!("Unknown code \"{code}\""));
         return Err(match nearest(&code, pages.iter().map(|page| page.id)) {
             Some(id) => failure.hint(format!("moltbot explain {id}")),
             None => failure.hint("`moltbot explain` lists all codes"),
@@ -112,7 +112,7 @@ mod tests {
     fn a_mistyped_code_is_recognised() {
         let ran = Bench::new().run(&["explain", "no-credentials"]);
         assert_eq!(ran.code, 1);
-        let text = "Error: Unknown code \"no-credentials\"\nhint: moltbot explain no-credential\n";
+        let text = "Error: Unknown code \"no-credentials\"\nhint: moltbot explain no-credential\nhint: moltbot explain input\n";
         assert_eq!(ran.stderr, text);
     }
 

@@ -1,11 +1,12 @@
 //! The commands, one file each: `command` describes it, `run` does it.
 
 use clap::{Arg, ArgAction};
-use moltbot_core::{Offer, Payer, Registry};
+use moltbot_core::{Offer, Payer, ProviderInfo, Registry};
 
 pub(crate) mod agent;
 pub(crate) mod agents;
 pub(crate) mod auth;
+pub(crate) mod channels;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -15,12 +16,14 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub mod fields;
 pub(crate) mod gateway;
+pub(crate) mod health;
 #[cfg(feature = "lab")]
 pub(crate) mod lab;
 pub(crate) mod models;
 pub(crate) mod order;
 pub(crate) mod plugins;
 pub(crate) mod status;
+mod talk;
 
 /// The flag `--json`.
 pub fn json_arg() -> Arg {
@@ -35,11 +38,15 @@ pub fn agent_arg() -> Arg {
 /// The provider that examples and defaults use: the one whose offer is recommended, else the
 /// first.
 pub fn usual_provider(registry: &Registry) -> &'static str {
-    let recommended = registry.offers().iter().find(|entry| entry.offer.caps.recommended);
-    recommended
-        .map(|entry| entry.provider.id.as_ref())
-        .or_else(|| registry.providers().first().map(|entry| entry.info.id.as_ref()))
-        .unwrap_or("provider")
+    let offers = registry.offers().iter().filter(|entry| entry.offer.caps.recommended);
+    let recommended = offers.map(|entry| entry.provider);
+    let all = registry.providers().iter().map(|entry| entry.info);
+    let first = |infos: &mut dyn Iterator<Item = &'static ProviderInfo>| {
+        infos.min_by_key(|info| std::cmp::Reverse(info.priority))
+    };
+    first(&mut recommended.into_iter())
+        .or_else(|| first(&mut all.into_iter()))
+        .map_or("provider", |info| info.id.as_ref())
 }
 
 /// Says in one line who pays for a credential and what the vendor says about it (decision 6).

@@ -9,6 +9,7 @@ use super::flags::{Chosen, Flags};
 use super::{Plan, settings};
 use crate::front::Answers;
 use crate::login::{Kept, announce, env_answers, obtain};
+use crate::out::clean;
 use crate::{Context, Exit, Failure, Outcome};
 
 /// Runs it.
@@ -18,15 +19,36 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches, flags: &Flags) -> Outcome
     }
     let agent = cx.agent(args)?;
     let login = match &flags.choice {
-        Some(Chosen::Offer(entry, given)) => Some((*entry, log_in(cx, &agent, entry, given)?)),
+        Some(Chosen::Offer(entry, given)) => {
+            if let Some(policy) = &entry.offer.policy
+                && entry.offer.kind == CredentialKind::None
+            {
+                // In a script too: whose plan is used, and under which terms, is never silent.
+                cx.out.note(clean(&policy.line));
+                let source = format!("{} (checked {})", policy.source, policy.checked);
+                cx.out.note(clean(&source));
+            }
+            Some((*entry, log_in(cx, &agent, entry, given)?))
+        }
         Some(Chosen::Skip) | None => None,
     };
     let model = flags.model.as_deref().map(|model| known_model(cx, &agent, model)).transpose()?;
     let gateway = settings::gateway(&flags.gateway, &gateway_config(cx)?, random()?)?;
     let (reset, workspace) = (flags.reset, flags.workspace.as_deref());
+    let hint = try_it(login.as_ref(), model.as_deref());
     let (kept, gateway) =
         Plan { agent: &agent, login, model, workspace, gateway, reset }.write(cx)?;
-    report(cx, &agent, flags, kept.as_ref(), &gateway)
+    report(cx, &agent, flags, kept.as_ref(), &gateway, &hint)
+}
+
+/// Says what to type next: with a login of another provider's than the default model's, that
+/// needs its model's name.
+pub(super) fn try_it(login: Option<&(OfferEntry, Login)>, model: Option<&str>) -> String {
+    let own = login.filter(|_| model.is_none()).and_then(|(_, login)| login.model.as_ref());
+    match own {
+        Some(own) => format!("try it: moltbot agent --model {own} -m \"Hello\""),
+        None => "try it: moltbot agent -m \"Hello\"".to_string(),
+    }
 }
 
 fn remote(cx: &mut Context, flags: &Flags) -> Outcome {
@@ -114,6 +136,7 @@ fn report(
     flags: &Flags,
     kept: Option<&Kept>,
     gateway: &settings::Gateway,
+    hint: &str,
 ) -> Outcome {
     let choice = match &flags.choice {
         Some(Chosen::Offer(entry, _)) => entry.offer.choice.as_ref(),
@@ -141,6 +164,6 @@ fn report(
     if let Some(kept) = kept {
         announce(cx, agent, kept)?;
     }
-    cx.out.hint("try it: moltbot agent -m \"Hello\"");
+    cx.out.hint(hint);
     Ok(Exit::OK)
 }

@@ -4,6 +4,7 @@
 //! person is led through it (`wizard`). Either way everything is decided before anything is
 //! written, so that Ctrl-C leaves nothing behind.
 
+pub(crate) mod configure;
 mod flags;
 mod headless;
 mod reset;
@@ -14,7 +15,7 @@ use clap::ArgMatches;
 use moltbot_config::{KeyPath, ModelSlot};
 use moltbot_core::{Login, OfferEntry};
 use moltbot_gateway::AgentPaths;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::login::{Kept, keep};
 use crate::{Context, Failure, Outcome};
@@ -77,6 +78,7 @@ impl Plan<'_> {
         if self.reset {
             reset::run(cx)?;
         }
+        let own_model = self.login.as_ref().and_then(|(_, login)| login.model.clone());
         let kept = match self.login {
             Some((entry, login)) => Some(keep(cx, self.agent, &entry, login)?),
             None => None,
@@ -87,6 +89,15 @@ impl Plan<'_> {
             }
             if let Some(model) = &self.model {
                 editor.set_model(ModelSlot::Main, model)?;
+            }
+            // Where only listed models may be asked for, the one that was just set up is listed.
+            let listed = KeyPath::keys(["agents", "defaults", "models"]);
+            if let Some(own) = &own_model
+                && let Some(Value::Object(models)) = editor.get(&listed)
+                && !models.is_empty()
+                && !models.contains_key(own)
+            {
+                editor.set(&listed.key(own.as_str()), &json!({}))?;
             }
             if let Some(workspace) = self.workspace {
                 editor

@@ -44,12 +44,13 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches, flags: &Flags) -> Outcome
     let gateway =
         settings::gateway(&flags.gateway, &headless::gateway_config(cx)?, headless::random()?)?;
     let (reset, workspace) = (flags.reset, flags.workspace.as_deref());
+    let hint = headless::try_it(login.as_ref(), model.as_deref());
     let (kept, _) = Plan { agent: &agent, login, model, workspace, gateway, reset }.write(cx)?;
     prompt::outro("Ready").map_err(stopped)?;
     if let Some(kept) = &kept {
         announce(cx, &agent, kept)?;
     }
-    cx.out.hint("try it: moltbot agent -m \"Hello\"");
+    cx.out.hint(hint);
     Ok(Exit::OK)
 }
 
@@ -66,9 +67,10 @@ pub(crate) fn choose_offer(
     agent: &AgentPaths,
     may_skip: bool,
 ) -> Result<Option<OfferEntry>, Failure> {
-    let _ = agent;
     let registry = cx.registry;
     let mut offers: Vec<OfferEntry> = registry.offers().to_vec();
+    let engine = cx.engine(agent)?;
+    offers.retain(|entry| engine.is_offered(entry.offer));
     offers.sort_by_key(|entry| {
         (entry.provider.id.clone(), !entry.offer.caps.recommended, entry.offer.choice.clone())
     });
@@ -110,7 +112,7 @@ fn line(entry: &OfferEntry, several: bool) -> String {
 }
 
 /// Lets a person choose the default model; `None` keeps what the config says.
-fn choose_model(
+pub(super) fn choose_model(
     cx: &mut Context,
     agent: &AgentPaths,
     entry: &OfferEntry,
@@ -140,7 +142,7 @@ fn choose_model(
 }
 
 /// Turns Ctrl-C at a prompt into exit code 130.
-fn stopped(error: io::Error) -> Failure {
+pub(super) fn stopped(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::Interrupted => Failure::cancelled(),
         _ => Failure::new(format!("the terminal failed: {error}")),

@@ -4,14 +4,17 @@
 use std::time::{Duration, Instant};
 
 use moltbot_core::{Ended, Event, Failure, FailureKind, Observed, Payer, Scope, Timestamp, redact};
-use moltbot_profiles::{all_cooling_message, remaining_text};
+use moltbot_profiles::{
+    Next as Step, Standing, all_cooling_message, busy_until, next_step, remaining_text,
+};
 
-use super::{MAX_BUSY_MS, Run};
+use super::Run;
 use crate::attempt::{Answer, Looked, Trouble, Unsent, perform};
 use crate::compose::results_turn;
 use crate::error::Failed;
 use crate::model::ModelRef;
 use crate::record::Attempt;
+use crate::relink::link_for;
 use crate::renew::{How, renew};
 use crate::request::ChatReply;
 use crate::select::{Planned, Selection};
@@ -19,9 +22,6 @@ use crate::setup::ProviderSetup;
 use crate::transcript::Transcript;
 use crate::turn::{Role, StopReason, Turn};
 use crate::update::update;
-
-/// How often one model is asked for the same, all causes together (spec T-28).
-pub(super) const TRIES: u32 = 3;
 
 /// What follows a try with one credential.
 pub(super) enum Next {
@@ -32,18 +32,6 @@ pub(super) enum Next {
     Model(Failed),
     /// Nothing would help.
     Stop(Failed),
-}
-
-/// What follows a failure of which nothing was shown.
-enum Again {
-    /// The same, after so many milliseconds.
-    After(u64),
-    /// The next credential.
-    Elsewhere,
-    /// The next model.
-    OtherModel,
-    /// Nothing: it would fail again.
-    Never,
 }
 
 /// How the tries for one model stand.
@@ -85,8 +73,11 @@ impl Run<'_> {
             let (limits, clock) = (self.limits(), self.engine.host.clock.clone());
             let now = || clock.now();
             let shop = self.engine.workshop(&planned.label);
+            let open = self.attempt(looked, &planned, Duration::ZERO, &Observed::default());
+            self.record.leaves(open);
             let done = perform(&shop, looked.setup, prepared, &limits, &now, sink).await;
             let latency = began.elapsed();
+            self.record.arrived();
             let trouble = match done {
                 Ok(answer) => {
                     let attempt = self.attempt(looked, &planned, latency, &answer.observed);
@@ -111,7 +102,7 @@ impl Run<'_> {
             let over = self.remaining() == Duration::ZERO;
             if let Some(transcript) = forwarded {
                 // Something was shown: the rest of it can come from nobody else.
-                self.punish(looked, &planned, &failure, started).await;
+                self.punish(looked, &planned, &failure, &observed, started).await;
                 let partial = self.partial(looked.model, &planned, &transcript);
                 (self.record.usage, self.record.cost) = (partial.usage, partial.cost);
                 failed.partial = Some(Box::new(partial));
@@ -130,9 +121,9 @@ impl Run<'_> {
                 continue;
             }
             match self.again(looked.model, &failure, alone, tries) {
-                Again::After(ms) => self.engine.host.clock.sleep(ms).await,
-                Again::Elsewhere => {
-                    let until = self.punish(looked, &planned, &failure, started).await;
+                Step::After(ms) => self.engine.host.clock.sleep(ms).await,
+                Step::Elsewhere => {
+                    let until = self.punish(looked, &planned, &failure, &observed, started).await;
                     if let Some(attempt) = self.record.attempts.last_mut() {
                         attempt.until = until.or(attempt.until);
                     }
@@ -143,56 +134,28 @@ impl Run<'_> {
                     }
                     return Next::Credential(failed);
                 }
-                Again::OtherModel => return Next::Model(failed),
-                Again::Never => return Next::Stop(failed),
+                Step::OtherModel => return Next::Model(failed),
+                Step::Never => return Next::Stop(failed),
             }
         }
     }
 
     /// Decides what follows a failure of which nothing was shown (decision "Failure scope").
-    fn again(&self, model: &ModelRef, failure: &Failure, alone: bool, tries: &mut Tries) -> Again {
-        let pause = self.pause(failure, tries).filter(|_| tries.left > 0);
-        match (failure.kind, failure.scope) {
-            (FailureKind::Overloaded, _) => {
-                let most = self.engine.now().plus(MAX_BUSY_MS);
-                let until = failure.reset.map_or(most, |reset| reset.min(most));
-                self.engine.set_busy(model, until);
-                let moved = std::mem::replace(&mut tries.moved_for_load, true);
-                match pause.filter(|_| !tries.more) {
-                    _ if !alone && !moved && tries.left > 0 => Again::Elsewhere,
-                    Some(ms) => Again::After(ms),
-                    None => Again::OtherModel,
-                }
-            }
-            (_, Scope::Request) => Again::Never,
-            (_, Scope::Model) => Again::OtherModel,
-            // Waiting for a profile makes sense only if there is nothing else to ask.
-            (_, Scope::Profile | Scope::ProfileModel) => {
-                match pause.filter(|_| alone && !tries.more) {
-                    Some(ms) => Again::After(ms),
-                    None => Again::Elsewhere,
-                }
-            }
-            // A service that does not answer in time is not asked for as long once more.
-            (FailureKind::Timeout, _) => Again::OtherModel,
-            _ => pause.map_or(Again::OtherModel, Again::After),
-        }
-    }
-
-    /// Says how long to wait before the same is asked once more; `None` if that is too long.
-    fn pause(&self, failure: &Failure, tries: &Tries) -> Option<u64> {
-        let again = TRIES - tries.left;
-        let usual = match failure.kind {
-            FailureKind::RateLimit | FailureKind::Overloaded => 2_000,
-            FailureKind::Auth | FailureKind::Billing => return None,
-            _ => 500,
-        } << (again.saturating_sub(1));
-        let wait = match failure.reset {
-            Some(reset) => u64::try_from(reset.since(self.engine.now())).unwrap_or(0),
-            None => usual,
+    fn again(&self, model: &ModelRef, failure: &Failure, alone: bool, tries: &mut Tries) -> Step {
+        let now = self.engine.now();
+        let remaining = u64::try_from(self.remaining().as_millis()).unwrap_or(u64::MAX);
+        let standing = Standing {
+            left: tries.left,
+            alone,
+            more_models: tries.more,
+            moved: tries.moved_for_load,
+            patience_ms: self.max_wait_ms().min(remaining),
         };
-        let most = self.max_wait_ms().min(u64::try_from(self.remaining().as_millis()).unwrap_or(0));
-        (wait <= most).then_some(wait)
+        if failure.kind == FailureKind::Overloaded {
+            self.engine.set_busy(model, busy_until(failure, now));
+            tries.moved_for_load = true;
+        }
+        next_step(failure, &standing, &mut self.engine.budget(), now)
     }
 
     /// Renews a login before its use.
@@ -292,6 +255,11 @@ impl Run<'_> {
                 "the session moved from {before} to {now}: its prompt cache starts anew, and reasoning bound to the account may be dropped"
             )]);
         }
+        if let Some(cached) = &self.cached {
+            let (key, info) = (model.to_string(), self.engine.models.info(model));
+            self.record.cache =
+                cached.moved(&key, planned.profile.as_deref(), info, self.record.at);
+        }
         let (usage, cost) = (transcript.usage(), turn.cost);
         let mut turns = vec![self.user.clone(), turn];
         turns.extend(results_turn(transcript.tool_errors()));
@@ -328,7 +296,9 @@ impl Run<'_> {
             profile: planned.profile.clone(),
             stop: Some(stop),
             usage: Some(usage),
-            cost: self.engine.models.info(model).and_then(|info| info.cost(&usage)),
+            cost: transcript.cost().or_else(|| {
+                self.engine.models.info(model).and_then(|info| info.cost(&usage))
+            }),
             record: Some(self.record.id.clone()),
         }
     }
@@ -339,6 +309,7 @@ impl Run<'_> {
         looked: &Looked<'_>,
         planned: &Planned,
         failure: &Failure,
+        observed: &Observed,
         started: Timestamp,
     ) -> Option<Timestamp> {
         if !matches!(failure.scope, Scope::Profile | Scope::ProfileModel) {
@@ -349,6 +320,7 @@ impl Run<'_> {
         let engine = self.engine;
         let noted = update(&*engine.store, &*engine.host.clock, |profiles| {
             profiles.punish(id, model, failure, &engine.rules.cooldowns, now, started);
+            profiles.observe(id, model, &observed.quotas, false, now);
             profiles.stats(id).and_then(|stats| stats.blocked(model, now)).map(|b| b.until)
         });
         match noted.await {
@@ -372,12 +344,17 @@ impl Run<'_> {
         let (engine, now) = (self.engine, self.engine.now());
         let noted = update(&*engine.store, &*engine.host.clock, |profiles| {
             profiles.reward(id, Some(&looked.model.model), now, started);
+            profiles.observe(id, Some(&looked.model.model), &observed.quotas, true, now);
             if let Some(account) = &observed.account {
                 profiles.set_account(id, account);
             }
         });
         if let Err(error) = noted.await {
             self.warn(format!("the use of {id} could not be noted: {error}")).await;
+        }
+        // A copy of somebody else's login becomes a link with the next write, which is this one.
+        if planned.view.as_ref().is_some_and(|view| link_for(view).is_some()) {
+            let _ = engine.relink().await;
         }
     }
 

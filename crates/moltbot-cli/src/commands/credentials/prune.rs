@@ -2,13 +2,13 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use moltbot_core::{CredentialState, Registry};
-use moltbot_gateway::ProfileView;
+use moltbot_gateway::{AgentPaths, ProfileView};
 use moltbot_profiles::Purge;
 
 use super::{forget, say_next};
 use crate::commands::agent_arg;
 use crate::out::clean;
-use crate::{Context, Exit, Outcome};
+use crate::{Context, Exit, Failure, Outcome};
 
 pub(super) fn command(_: &Registry) -> Command {
     Command::new("prune")
@@ -50,20 +50,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         return Ok(Exit::OK);
     }
     let ids: Vec<String> = useless.iter().map(|(id, _)| id.clone()).collect();
-    let stored: Vec<_> = views.iter().map(|view| (&view.id, &view.stored)).collect();
-    store.update_blocking(now, |profiles| {
-        for id in &ids {
-            // Somebody may have logged in again since it was judged.
-            let same =
-                stored.iter().any(|(seen, stored)| *seen == id && profiles.get(id) == Some(stored));
-            if same {
-                profiles.remove(id);
-            }
-        }
-    })?;
-    let left = store.load_blocking()?.profiles;
-    let gone: Vec<String> = ids.into_iter().filter(|id| !left.contains(id)).collect();
-    forget(cx, &agent, &gone)?;
+    let gone = remove_seen(cx, &agent, &views, ids)?;
     for id in &gone {
         cx.out.line(clean(&format!("Removed {id}")));
     }
@@ -72,8 +59,30 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     Ok(Exit::OK)
 }
 
+/// Removes profiles that are still what was seen, from the store and the config; returns which.
+pub(crate) fn remove_seen(
+    cx: &mut Context,
+    agent: &AgentPaths,
+    seen: &[ProfileView],
+    ids: Vec<String>,
+) -> Result<Vec<String>, Failure> {
+    let store = cx.store(agent);
+    store.update_blocking(cx.now(), |profiles| {
+        for view in seen.iter().filter(|view| ids.contains(&view.id)) {
+            // Somebody may have logged in again since it was judged.
+            if profiles.get(&view.id) == Some(&view.stored) {
+                profiles.remove(&view.id);
+            }
+        }
+    })?;
+    let left = store.load_blocking()?.profiles;
+    let gone: Vec<String> = ids.into_iter().filter(|id| !left.contains(id)).collect();
+    forget(cx, agent, &gone)?;
+    Ok(gone)
+}
+
 /// Says why a profile is of no more use; a link is its owner's affair.
-fn useless(view: &ProfileView) -> Option<&'static str> {
+pub(crate) fn useless(view: &ProfileView) -> Option<&'static str> {
     if view.stored.is_link() || view.missing_plugin.is_some() || view.resolved.is_err() {
         return None;
     }

@@ -3,10 +3,11 @@
 
 use moltbot_config::AgentId;
 use moltbot_core::Generation;
-use moltbot_gateway::{AgentPaths, Engine};
-use moltbot_profiles::{PendingRenewal, Profiles};
+use moltbot_gateway::{AgentPaths, Engine, ProfileView};
+use moltbot_profiles::PendingRenewal;
 
 use super::Doctor;
+use crate::commands::credentials::prune::remove_seen;
 use crate::out::clean;
 use crate::{Context, Failure};
 
@@ -84,27 +85,52 @@ fn finish(
     Ok(())
 }
 
-/// Names profiles that are one and the same login or account.
-pub(super) fn duplicates(cx: &mut Context, doctor: &mut Doctor, profiles: &Profiles) {
-    let all: Vec<_> = profiles.iter().filter(|(_, stored)| !stored.is_link()).collect();
-    for (at, (id, stored)) in all.iter().enumerate() {
-        let account = |id: &str| profiles.stats(id).and_then(|stats| stats.account.clone());
-        let twin = all[..at].iter().find(|(other, earlier)| {
-            let same_login =
-                stored.secret().is_some() && Generation::of(stored) == Generation::of(earlier);
-            let same_account = stored.kind == earlier.kind
-                && account(id).is_some()
-                && account(id) == account(other);
-            stored.provider == earlier.provider && (same_login || same_account)
-        });
-        if let Some((other, _)) = twin {
+/// Names profiles that are of one account, and removes those that are one and the same login.
+pub(super) fn duplicates(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    agent: &AgentPaths,
+    engine: &Engine,
+) -> Result<(), Failure> {
+    let views = cx.block_on(engine.resolve_profiles(None))??;
+    let profiles = cx.store(agent).load_blocking()?.profiles;
+    let account = |id: &str| profiles.stats(id).and_then(|stats| stats.account.clone());
+    let own: Vec<_> = views.iter().filter(|view| !view.stored.is_link()).collect();
+    for (at, view) in own.iter().enumerate() {
+        let (id, stored) = (&view.id, &view.stored);
+        let alike = |other: &&&ProfileView| {
+            other.stored.provider == stored.provider && other.stored.kind == stored.kind
+        };
+        let same_login = |other: &&&ProfileView| {
+            stored.secret().is_some()
+                && Generation::of(stored) == Generation::of(&other.stored)
+                && alike(other)
+        };
+        if let Some(first) = own[..at].iter().find(same_login) {
+            let text = format!("{} and {id} are one and the same login", first.id);
+            if !doctor.fix {
+                doctor.repairable(cx, &clean(&text));
+            } else if !remove_seen(cx, agent, &views, vec![id.clone()])?.is_empty() {
+                let undo = "`moltbot models auth undo` brings it back for 7 days";
+                let text = format!("{text}: removed the second; {undo}");
+                doctor.repaired(cx, &clean(&text));
+            }
+            continue;
+        }
+        let mine = account(id);
+        let same_account = |other: &&&ProfileView| {
+            mine.is_some() && account(&other.id) == mine && alike(other)
+        };
+        if let Some(first) = own[..at].iter().find(same_account) {
             let text = format!(
-                "{other} and {id} are one account and share its limits; `moltbot models auth \
-                 remove {id}` removes the second"
+                "{} and {id} are one account and share its limits; `moltbot models auth remove \
+                 {id}` removes the second",
+                first.id
             );
             doctor.warning(cx, &clean(&text));
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -132,14 +158,18 @@ mod tests {
     }
 
     #[test]
-    fn one_key_under_two_names_is_named() {
+    fn one_key_under_two_names_is_named_and_mended() {
         let bench = Bench::new();
         let store = json!({ "profiles": {
             "acme:default": { "type": "api_key", "provider": "acme", "key": KEY },
             "acme:again": { "type": "api_key", "provider": "acme", "key": KEY } } });
         bench.store(&store.to_string());
         let ran = bench.run(&["doctor"]);
-        let said = "acme:default and acme:again are one account and share its limits";
-        assert!(ran.stdout.contains(said), "{}", ran.stdout);
+        let said = "acme:default and acme:again are one and the same login";
+        assert!(ran.code == 1 && ran.stdout.contains(said), "{}", ran.stdout);
+        let ran = bench.run(&["doctor", "--fix", "--non-interactive"]);
+        assert!(ran.code == 0 && ran.stdout.contains(said), "{}", ran.stdout);
+        let ids = bench.run(&["models", "status", "--json"]).stdout;
+        assert!(ids.contains("acme:default") && !ids.contains("acme:again"), "{ids}");
     }
 }

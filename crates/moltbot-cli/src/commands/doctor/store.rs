@@ -14,6 +14,7 @@ use moltbot_profiles::{
 
 use super::{Doctor, leftovers};
 use crate::commands::agents;
+use crate::commands::credentials::prune;
 use crate::out::clean;
 use crate::{Context, Failure};
 
@@ -76,11 +77,12 @@ fn one(
         shadowing(cx, doctor, &engine, &entry)?;
     }
     rename(cx, doctor, &engine, &loaded.profiles)?;
-    leftovers::duplicates(cx, doctor, &loaded.profiles);
+    copies(cx, doctor, id, &engine)?;
+    leftovers::duplicates(cx, doctor, agent, &engine)?;
     for row in loaded.profiles.unusable(cx.now()) {
         cx.out.line(cooldown(&row));
     }
-    ends(cx, doctor, &engine)?;
+    ends(cx, doctor, agent, &engine)?;
     let findings = cx.block_on(engine.doctor())??;
     for finding in findings.into_iter().flat_map(|(_, findings)| findings) {
         let text = clean(&finding.text).into_owned();
@@ -227,8 +229,36 @@ fn cooldown(row: &Unusable) -> String {
     }
 }
 
-/// Tells which logins and tokens end soon or have ended.
-fn ends(cx: &mut Context, doctor: &mut Doctor, engine: &Engine) -> Result<(), Failure> {
+/// Puts links in the place of copies of logins that other programs own (decision 5).
+fn copies(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    id: &AgentId,
+    engine: &Engine,
+) -> Result<(), Failure> {
+    if doctor.fix {
+        for copy in cx.block_on(engine.relink())?? {
+            doctor.repaired(cx, &clean(&format!("{copy} is a link to its owner's login now")));
+        }
+        return Ok(());
+    }
+    for copy in cx.block_on(engine.copies())?? {
+        let text = format!(
+            "agent {id}: {copy} is a copy of a login that another program owns, and that one is \
+             at least as new; it should be a link"
+        );
+        doctor.repairable(cx, &clean(&text));
+    }
+    Ok(())
+}
+
+/// Tells which logins and tokens end soon or have ended; renews or removes the latter.
+fn ends(
+    cx: &mut Context,
+    doctor: &mut Doctor,
+    agent: &AgentPaths,
+    engine: &Engine,
+) -> Result<(), Failure> {
     let views = cx.block_on(engine.resolve_profiles(None))??;
     let now = cx.now();
     for view in &views {
@@ -246,8 +276,27 @@ fn ends(cx: &mut Context, doctor: &mut Doctor, engine: &Engine) -> Result<(), Fa
             Health::Expiring => {
                 doctor.warning(cx, &format!("{id} expires in {}", remaining_text(left)));
             }
-            Health::Expired if view.state.refreshable => {
+            Health::Expired if view.state.refreshable && (!doctor.fix || view.stored.is_link()) => {
                 doctor.info(cx, &format!("{id} is expired; its next use renews it"));
+            }
+            Health::Expired if view.state.refreshable => {
+                match cx.block_on(engine.refresh(&view.id, false))? {
+                    Ok(_) => doctor.repaired(cx, &format!("renewed {id}, which had expired")),
+                    Err(error) => {
+                        let cause = clean(&error.message).into_owned();
+                        doctor.problem(cx, &format!("{id} is expired"), Some(&cause));
+                    }
+                }
+            }
+            Health::Expired if prune::useless(view).is_some() => {
+                let text = format!("{id} has expired and cannot be renewed");
+                if !doctor.fix {
+                    doctor.repairable(cx, &text);
+                } else if !prune::remove_seen(cx, agent, &views, vec![view.id.clone()])?.is_empty()
+                {
+                    let undo = "`moltbot models auth undo` brings it back for 7 days";
+                    doctor.repaired(cx, &format!("removed {id}, which had expired; {undo}"));
+                }
             }
             Health::Expired => {
                 let fix = "Log in again: `moltbot onboard`";

@@ -70,6 +70,23 @@ pub(super) fn status(cx: &mut Context, json: bool) -> Outcome {
     Ok(exit)
 }
 
+/// How the gateway is doing.
+pub(crate) struct Glance {
+    /// Whether it runs.
+    pub(crate) running: bool,
+    /// Whether it has a usable credential.
+    pub(crate) ready: bool,
+}
+
+/// Looks whether the gateway runs and is ready.
+pub(crate) fn glance(cx: &mut Context) -> Result<Glance, Failure> {
+    let Some(running) = running(cx)? else { return Ok(Glance { running: false, ready: false }) };
+    let token = secret(cx)?;
+    let url = running.urls.first();
+    let ready = url.is_some_and(|url| asks(url, "/readyz", token.as_ref()) == Some(200));
+    Ok(Glance { running: true, ready })
+}
+
 /// Stops the gateway and waits for its end.
 pub(super) fn stop(cx: &mut Context) -> Outcome {
     let Some(running) = running(cx)? else {

@@ -11,6 +11,8 @@ use moltbot_core::Registry;
 
 use crate::{Context, Outcome};
 
+pub(crate) use client::glance;
+
 /// Describes the command.
 pub(crate) fn command(_registry: &Registry) -> Command {
     run_flags(Command::new("gateway"))
@@ -80,7 +82,7 @@ pub(crate) fn command(_registry: &Registry) -> Command {
                 .after_help("Examples:\n  moltbot gateway uninstall"),
         )
         .after_help(
-            "Examples:\n  moltbot gateway\n  moltbot gateway --port 18790 --verbose\n  \
+            "Examples:\n  moltbot gateway\n  moltbot gateway --port 18790 --quiet\n  \
              moltbot gateway exec -- python my_agent.py",
         )
 }
@@ -112,7 +114,8 @@ fn run_flags(command: Command) -> Command {
                 .value_parser(["off", "serve", "funnel"]),
         )
         .arg(flag("allow-unconfigured", "Start without gateway.mode=local in the config"))
-        .arg(flag("verbose", "Write one line per request to standard error"))
+        .arg(flag("verbose", "Say more on standard error, as MOLTBOT_LOG=debug does"))
+        .arg(flag("quiet", "Write no line per request to standard error"))
         .arg(
             value("workers", "N", "Threads that serve requests; without it one per two cores")
                 .value_parser(clap::value_parser!(u16).range(1..=64)),

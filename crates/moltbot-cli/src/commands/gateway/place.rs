@@ -38,7 +38,7 @@ pub(super) fn check_mode(cx: &mut Context, allowed: bool) -> Result<(), Failure>
     }
     let loaded = cx.loaded()?;
     if loaded.files.is_empty() {
-        return Err(Failure::new(
+        return Err(refused(
             "Missing config. Run `moltbot setup` or set gateway.mode=local (or pass \
              --allow-unconfigured).",
         )
@@ -47,7 +47,7 @@ pub(super) fn check_mode(cx: &mut Context, allowed: bool) -> Result<(), Failure>
     let mode = loaded.config.gateway.as_ref().and_then(|gateway| gateway.mode);
     match mode.map_or("unset", |mode| mode.as_str()) {
         "local" => Ok(()),
-        other => Err(Failure::new(format!(
+        other => Err(refused(format!(
             "Gateway start blocked: set gateway.mode=local (current: {other}) or pass \
              --allow-unconfigured."
         ))
@@ -97,13 +97,13 @@ pub(super) fn place(cx: &mut Context, args: Option<&ArgMatches>) -> Result<Place
             let host = gateway.and_then(|gateway| gateway.custom_bind_host.as_ref());
             let word = if bind == Bind::Custom { "custom" } else { "tailnet" };
             let Some(host) = host else {
-                return Err(Failure::new(format!(
+                return Err(refused(format!(
                     "bind {word} needs gateway.customBindHost, the address to listen on"
                 ))
                 .hint("moltbot config set gateway.customBindHost 100.64.0.1"));
             };
             let address = host.as_str().parse::<IpAddr>().map_err(|_| {
-                Failure::new(format!(
+                refused(format!(
                     "gateway.customBindHost is \"{}\", which is no IP address",
                     host.as_str()
                 ))
@@ -161,7 +161,7 @@ pub(super) fn proof(
     let chosen = match mode {
         Some(GatewayAuthMode::Password) => {
             let Some(password) = usable(password) else {
-                return Err(Failure::new(
+                return Err(refused(
                     "Gateway auth is set to password, but no password is configured.",
                 )
                 .hint("set gateway.auth.password, or CLAWDBOT_GATEWAY_PASSWORD"));
@@ -175,12 +175,12 @@ pub(super) fn proof(
         Some(secret) => Ok(Proof::Given(secret)),
         None if place.loopback => Ok(Proof::Missing),
         None if mode.is_some() => {
-            Err(Failure::new("Gateway auth is set to token, but no token is configured.")
+            Err(refused("Gateway auth is set to token, but no token is configured.")
                 .hint("set gateway.auth.token, or CLAWDBOT_GATEWAY_TOKEN"))
         }
         None => {
             let text = format!("Refusing to bind gateway to {} without auth.", place.bind);
-            Err(Failure::new(text).hint("set gateway.auth.token, or CLAWDBOT_GATEWAY_TOKEN"))
+            Err(refused(text).hint("set gateway.auth.token, or CLAWDBOT_GATEWAY_TOKEN"))
         }
     }
 }
@@ -203,12 +203,18 @@ fn check_tailscale(
         return Ok(());
     }
     if mode == "funnel" && !password {
-        return Err(Failure::new("tailscale funnel requires gateway auth mode=password"));
+        return Err(refused("tailscale funnel requires gateway auth mode=password"));
     }
     if !place.loopback {
         let text = "tailscale serve/funnel requires gateway bind=loopback (127.0.0.1)";
-        return Err(Failure::new(text));
+        return Err(refused(text));
     }
-    Err(Failure::new(format!("this build does not publish through Tailscale ({mode})"))
+    Err(refused(format!("this build does not publish through Tailscale ({mode})"))
         .hint(format!("run `tailscale {mode} {}` beside the gateway", place.port)))
 }
+
+/// The failure of settings that do not do.
+fn refused(text: impl Into<String>) -> Failure {
+    Failure::new(text).code("gateway-config")
+}
+

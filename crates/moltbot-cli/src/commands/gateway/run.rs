@@ -29,6 +29,10 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     check_mode(cx, args.get_flag("allow-unconfigured"))?;
     let place = place(cx, Some(args))?;
     let proof = proof(cx, Some(args), &place)?;
+    if args.get_flag("verbose") {
+        // A level of the environment, set before, stays.
+        let _ = crate::logging::start(Some("debug"));
+    }
     harden();
     // Caught from here on: a stop during the start is a stop.
     let mut signals = cx.block_on(async { Signals::new() })??;
@@ -45,7 +49,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let workers = args.get_one::<u16>("workers").map_or(0, |count| usize::from(*count));
     let tuning = Tuning { workers, ..Tuning::default() };
     let log: Option<Box<dyn Write + Send>> =
-        args.get_flag("verbose").then(|| Box::new(std::io::stderr()) as Box<dyn Write + Send>);
+        (!args.get_flag("quiet")).then(|| Box::new(std::io::stderr()) as Box<dyn Write + Send>);
     let addresses: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let gateway = Gateway::start(listeners, settings, agents, tuning, log)
@@ -116,6 +120,8 @@ fn parts(
         access,
         default_agent: default_agent.as_str().to_string(),
         allow_subscription: gateway.allow_subscription == Some(true),
+        passthrough_login: gateway.passthrough_login == Some(true),
+        model_fallback: gateway.model_fallback == Some(true),
         chat_completions: chat != Some(false),
         hosts,
         max_wait_ms: u64::from(auth.and_then(|auth| auth.max_wait_seconds).unwrap_or(30)) * 1_000,

@@ -2,7 +2,7 @@
 //! parameters without effect.
 
 use moltbot_core::Timestamp;
-use moltbot_gateway::{Engine, ProfileView};
+use moltbot_gateway::{Engine, ProfileView, ProviderSetup};
 use moltbot_profiles::normalize_provider;
 
 use crate::out::clean;
@@ -25,8 +25,20 @@ pub(super) fn gather(
             facts.push(("Base URL", format!("{} {} ({place})", setup.id, clean(&setup.base_url))));
         }
         for name in &setup.info.ignored_env {
-            if !setup.borrowed && env.get(name).is_some() {
-                facts.push(("Ignored", format!("{name} is set, but moltbot does not use it")));
+            if setup.borrowed || env.get(name).is_none() {
+                continue;
+            }
+            let used = |other: &&ProviderSetup| other.info.env.iter().any(|key| key.name == *name);
+            let fact = match engine.providers().iter().find(used) {
+                // One provider's key is kept from another's program, where it would pay instead.
+                Some(_) if !engine.is_used(&setup.id) => continue,
+                Some(other) => {
+                    ("Kept back", format!("{name} is for {}; {} never gets it", other.id, setup.id))
+                }
+                None => ("Ignored", format!("{name} is set, but moltbot does not use it")),
+            };
+            if !facts.contains(&fact) {
+                facts.push(fact);
             }
         }
     }

@@ -88,6 +88,10 @@ fn rows(cx: &mut Context, args: &ArgMatches) -> Result<Vec<Row>, Failure> {
         let id = normalize_provider(raw);
         cx.registry.provider(&id).map_or(id, |entry| entry.info.id.to_string())
     });
+    if let Some(id) = wanted.as_deref().filter(|id| engine.provider(id).is_none()) {
+        let id = crate::out::clean(id);
+        cx.out.warn(format!("\"{id}\" is no provider of this build or of the config"));
+    }
     let mut models: Vec<(ModelRef, Vec<String>)> = Vec::new();
     for listed in engine.models().listed() {
         models.push((listed.model, listed.tags));

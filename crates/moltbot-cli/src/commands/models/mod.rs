@@ -3,6 +3,7 @@
 mod aliases;
 mod facts;
 mod fallbacks;
+mod glance;
 mod list;
 mod probe;
 mod report;
@@ -11,15 +12,17 @@ mod status;
 mod status_text;
 mod usage;
 mod why;
+pub(crate) mod windows;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use moltbot_config::ModelSlot;
 use moltbot_core::Registry;
-use moltbot_gateway::{Engine, ModelRef};
+use moltbot_gateway::{Engine, ModelError, ModelRef};
 
 use crate::{Context, Failure, Outcome};
 
 use super::{auth, cooldown, order};
+pub(crate) use glance::{Glance, deep, glance};
 
 /// Describes the command.
 pub(crate) fn command(registry: &Registry) -> Command {
@@ -86,6 +89,10 @@ pub(crate) fn resolve(cx: &mut Context, raw: &str) -> Result<ModelRef, Failure> 
     let parsed = engine.models().parse(raw)?;
     if let Some(warning) = &parsed.warning {
         cx.out.warn(warning);
+    }
+    if engine.provider(&parsed.model.provider).is_none() {
+        let unknown = ModelError::Unknown { key: parsed.model, why: None };
+        return Err(Failure::from(unknown).hint("`moltbot models list --all` shows the models"));
     }
     if engine.models().info(&parsed.model).is_none() {
         cx.out.warn(format!("{} is not in the catalog; it will be sent as it is", parsed.model));

@@ -8,6 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches};
 use moltbot_gateway::{Engine, ProbeOptions, ProbeResult, ProbeTarget};
 use serde::Serialize;
 
+use crate::out::clean;
+use crate::text::nearest;
 use crate::{Context, Failure};
 
 /// The flags of a probe.
@@ -43,6 +45,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Everything, with the usual figures.
+    pub(super) fn usual(timeout_ms: u64) -> Self {
+        Self {
+            provider: None,
+            profile_ids: Vec::new(),
+            timeout_ms,
+            concurrency: 2,
+            max_tokens: 8,
+        }
+    }
+
     /// Reads and checks the flags; they are checked even without `--probe`.
     pub(super) fn parse(args: &ArgMatches) -> Result<Self, Failure> {
         let text = |name: &str| args.get_one::<String>(name).map(|text| text.trim());
@@ -83,6 +96,7 @@ pub(super) struct Probes {
 
 /// Sends the probes, several at once, and returns their results in the order of the targets.
 pub(super) fn run(cx: &mut Context, engine: &Engine, plan: Plan) -> Result<Probes, Failure> {
+    check(cx, engine, &plan)?;
     let started = cx.now();
     let targets =
         cx.block_on(engine.probe_targets(plan.provider.as_deref(), &plan.profile_ids))??;
@@ -98,6 +112,32 @@ pub(super) fn run(cx: &mut Context, engine: &Engine, plan: Plan) -> Result<Probe
         options: plan,
         results,
     })
+}
+
+/// Refuses a provider and profiles that do not exist.
+fn check(cx: &mut Context, engine: &Engine, plan: &Plan) -> Result<(), Failure> {
+    if let Some(id) = plan.provider.as_deref().filter(|id| engine.provider(id).is_none()) {
+        let known: Vec<&str> = engine.providers().iter().map(|setup| setup.id.as_str()).collect();
+        return Err(Failure::input(format!("Unknown provider \"{}\"", clean(id)))
+            .hint(format!("this build and the config know: {}", known.join(", "))));
+    }
+    if plan.profile_ids.is_empty() {
+        return Ok(());
+    }
+    let agent = engine.agent();
+    let profiles = cx.store(agent).load_blocking()?.profiles;
+    match plan.profile_ids.iter().find(|id| !profiles.contains(id)) {
+        None => Ok(()),
+        Some(id) => {
+            let dir = agent.dir.display();
+            let message = format!("Auth profile \"{}\" not found in {dir}.", clean(id));
+            let failure = Failure::new(message).code("profile-unknown");
+            Err(match nearest(id, profiles.iter().map(|(id, _)| id)) {
+                Some(near) => failure.hint(format!("did you mean {near}?")),
+                None => failure.hint("`moltbot models status` shows the profiles"),
+            })
+        }
+    }
 }
 
 async fn all(

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use moltbot_config::Source as EnvSource;
-use moltbot_core::{AuthError, Credential as StoredCredential, CredentialKind, Timestamp, mask};
-use moltbot_gateway::{AgentPaths, Engine, ProfileView, Source as Credential, SourceKind};
+use moltbot_core::{AuthError, CredentialKind, CredentialState, Timestamp, mask};
+use moltbot_gateway::{
+    AgentPaths, Engine, ProfileView, ProviderSetup, Source as Credential, SourceKind, Survey,
+};
 use moltbot_profiles::{
-    Choice, ChoiceInput, Health, Profiles, ResolvedState, SkipReason, Unusable, WARN_MS,
-    display_name, health, label, normalize_provider, order, provider_health,
+    Health, Profiles, SkipReason, Unusable, WARN_MS, display_name, health, label,
+    normalize_provider, provider_health,
 };
 use serde::Serialize;
 
 use super::probe::Probes;
+use super::windows::Windows;
 use crate::commands::terms;
 use crate::out::clean;
 use crate::{Context, Failure};
@@ -52,6 +55,9 @@ pub(super) struct Auth {
     pub(super) oauth: Oauth,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) probes: Option<Probes>,
+    /// The limits of each profile; with `--usage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage: Option<Vec<Windows>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,6 +93,9 @@ pub(super) struct Counts {
     pub(super) token: usize,
     pub(super) api_key: usize,
     pub(super) labels: Vec<String>,
+    /// The login that the provider's own program keeps, if it can be used.
+    #[serde(skip)]
+    pub(super) login: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,9 +129,39 @@ pub(super) struct Profile {
     /// Whether it is in the order of its provider and hence counts for `--check`.
     #[serde(skip)]
     pub(super) counts: bool,
+    /// For a login that another program owns, what is there of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) login: Option<Standing>,
     /// Why it is not ready, for people.
     #[serde(skip)]
     pub(super) detail: Option<String>,
+}
+
+/// What is there of a login that another program owns: three questions, told apart.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Standing {
+    /// Whether anything stands where its owner keeps it.
+    pub(super) present: bool,
+    /// Whether that is a login, as its owner writes one.
+    pub(super) valid: bool,
+    /// Whether a request could use it at this moment.
+    pub(super) usable: bool,
+    /// What is wrong or odd, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) detail: Option<String>,
+}
+
+impl Standing {
+    fn of(view: &ProfileView) -> Option<Self> {
+        view.stored.source.as_ref()?;
+        let state = view.state.state;
+        Some(Self {
+            present: state != CredentialState::Absent,
+            valid: matches!(state, CredentialState::Ready | CredentialState::Expired),
+            usable: state == CredentialState::Ready,
+            detail: detail(view).map(|text| clean(&text).into_owned()),
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -152,11 +191,27 @@ pub(super) fn gather(
         cx.out.warn(format!("{} is not used: {}", problem.place, problem.reason));
     }
     // Without profiles there is nothing to resolve, hence no runtime to start.
-    let mut views = match store.profiles.is_empty() {
-        true => Vec::new(),
-        false => cx.block_on(engine.resolve_profiles(None))??,
+    let survey = match store.profiles.is_empty() {
+        true => Survey::default(),
+        false => cx.block_on(engine.survey(&store.profiles))?,
     };
-    views.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut survey = survey;
+    if engine.providers().iter().any(|setup| owns(setup) && engine.is_used(&setup.id)) {
+        // A program that keeps its own login is asked about it, which takes its time.
+        let added = cx.block_on(async {
+            let views = engine.owners_logins().await;
+            let mut choices = Vec::new();
+            for view in &views {
+                let provider = view.stored.provider.clone();
+                let choice = engine.choice(&provider, "", store.profiles.clone()).await;
+                choices.extend(choice.map(|choice| (provider, choice)));
+            }
+            (views, choices)
+        })?;
+        survey.views.extend(added.0);
+        survey.views.sort_by(|a, b| a.id.cmp(&b.id));
+        survey.choices.extend(added.1);
+    }
     let models = engine.models();
     let listed = models.listed();
     let tagged = |wanted: fn(&str) -> bool| {
@@ -166,16 +221,19 @@ pub(super) fn gather(
     let mut in_use: Vec<String> = listed
         .iter()
         .filter(|listed| listed.tags.iter().any(|tag| is_use(tag)))
-        .map(|listed| listed.model.provider.clone())
+        .map(|listed| {
+            let runtime = models.runtime(&listed.model);
+            runtime.unwrap_or(&listed.model.provider).to_string()
+        })
         .collect();
     in_use.sort();
     in_use.dedup();
     let mut gathered =
-        Gathered { cx, engine, agent, profiles: &store.profiles, views: &views, now };
+        Gathered { cx, engine, agent, profiles: &store.profiles, survey: &survey, now };
     let (providers, missing) = gathered.providers(&in_use);
     let profiles = gathered.profiles();
     let oauth = Oauth { warn_after_ms: WARN_MS, providers: gathered.health(&profiles), profiles };
-    let facts = super::facts::gather(gathered.cx, engine, &views)?;
+    let facts = super::facts::gather(gathered.cx, engine, &survey.views)?;
     let terms = gathered.terms();
     let shell = shell(cx)?;
     let with_login = providers.iter().filter(|row| row.profiles.oauth + row.profiles.token > 0);
@@ -207,6 +265,7 @@ pub(super) fn gather(
             unusable_profiles: store.profiles.unusable(now),
             oauth,
             probes: None,
+            usage: Some(super::windows::of(&store.profiles, now)),
         },
         facts,
         terms,
@@ -223,7 +282,7 @@ struct Gathered<'a> {
     engine: &'a Engine,
     agent: &'a AgentPaths,
     profiles: &'a Profiles,
-    views: &'a [ProfileView],
+    survey: &'a Survey,
     now: Timestamp,
 }
 
@@ -256,6 +315,12 @@ impl Gathered<'_> {
         let store = || Effective { kind: "profiles", detail: self.cx.shown(&self.agent.store) };
         let other = |kind, shown: &Shown| Effective { kind, detail: shown.value.clone() };
         let effective = match (&env, &models_json) {
+            // Its own program may be given a token that another provider's profiles hold.
+            _ if counts.count == 0 && self.first_is_stored(id) => store(),
+            _ if counts.login.is_some() => Effective {
+                kind: "login",
+                detail: counts.login.clone().unwrap_or_default(),
+            },
             _ if counts.count > 0 && self.usable(id) => store(),
             (Some(env), _) => other("env", env),
             (None, Some(models_json)) => other("models.json", models_json),
@@ -267,33 +332,31 @@ impl Gathered<'_> {
 
     /// Tells whether a chat would try a profile, now or when its cooldown ends.
     fn usable(&self, provider: &str) -> bool {
-        let choice = self.choice(provider);
+        let Some(choice) = self.survey.choices.get(provider) else { return false };
         let cooling = |reason: &SkipReason| {
-            matches!(reason, SkipReason::Cooldown { .. } | SkipReason::Disabled { .. })
+            matches!(
+                reason,
+                SkipReason::Cooldown { .. }
+                    | SkipReason::Disabled { .. }
+                    | SkipReason::Empty { .. }
+            )
         };
         !choice.candidates.is_empty() || choice.skipped.iter().any(|s| cooling(&s.reason))
     }
 
-    fn choice(&self, provider: &str) -> Choice {
-        let judge = |id: &str, stored: &StoredCredential| {
-            let view = self.views.iter().find(|view| view.id == id);
-            view.map_or_else(
-                || ResolvedState::stored(stored, false, self.now),
-                |view| view.state.clone(),
-            )
-        };
-        let setup = self.engine.provider(provider);
-        let accepts = setup.map(|setup| setup.info.accepts.as_slice()).unwrap_or_default();
-        let also: Vec<(String, CredentialKind)> =
-            accepts.iter().map(|(id, kind)| (id.to_string(), kind.clone())).collect();
-        let rules = self.engine.rules();
-        let input = ChoiceInput::new(self.profiles, rules, provider, &judge, self.now);
-        order(&ChoiceInput { also: &also, ..input })
+    fn first_is_stored(&self, provider: &str) -> bool {
+        let first = self.survey.choices.get(provider).and_then(|c| c.candidates.first());
+        first.is_some_and(|first| self.profiles.get(&first.id).is_some())
     }
 
     fn counts(&self, provider: &str) -> Counts {
         let mut counts = Counts::default();
-        for view in self.views.iter().filter(|view| of_provider(view, provider)) {
+        for view in self.survey.views.iter().filter(|view| of_provider(view, provider)) {
+            if *kind(view) == CredentialKind::None {
+                let ready = view.state.state == CredentialState::Ready;
+                counts.login = Some(view.id.clone()).filter(|_| ready);
+                continue;
+            }
             counts.count += 1;
             match kind(view) {
                 CredentialKind::Oauth => counts.oauth += 1,
@@ -314,11 +377,10 @@ impl Gathered<'_> {
             let auth = config.as_ref().ok()?.auth.as_ref()?;
             auth.profiles.get(id)?.email.clone()
         };
-        let mut choices: BTreeMap<String, Choice> = BTreeMap::new();
         let mut rows = Vec::new();
-        for view in self.views {
+        for view in &self.survey.views {
             let provider = normalize_provider(&view.stored.provider);
-            let choice = choices.entry(provider.clone()).or_insert_with(|| self.choice(&provider));
+            let why_not = self.survey.choices.get(&provider).and_then(|c| c.why_not(&view.id));
             let kind = kind(view).clone();
             let expires = view.state.expires.filter(|_| kind != CredentialKind::ApiKey);
             let address = email(&view.id).or_else(|| view.stored.email.clone());
@@ -327,8 +389,12 @@ impl Gathered<'_> {
                 status: health(&view.state, self.now),
                 expires_at: expires,
                 remaining_ms: expires.map(|at| at.since(self.now)),
-                source: view.stored.source.clone().unwrap_or_else(|| "store".to_string()),
-                counts: counts(choice.why_not(&view.id)),
+                source: view.stored.source.clone().unwrap_or_else(|| {
+                    let kept_there = kind == CredentialKind::None;
+                    if kept_there { provider.clone() } else { "store".to_string() }
+                }),
+                counts: counts(why_not),
+                login: Standing::of(view),
                 detail: detail(view),
                 profile_id: view.id.clone(),
                 provider,
@@ -361,9 +427,13 @@ impl Gathered<'_> {
 
     fn terms(&self) -> Vec<(String, String)> {
         let mut lines = Vec::new();
-        for view in self.views {
+        for view in &self.survey.views {
             let text = match (&view.offer, &view.missing_plugin) {
                 (_, Some(why)) => clean(why).into_owned(),
+                (Some(entry), None) if *kind(view) == CredentialKind::None => {
+                    let state = detail(view).unwrap_or_default();
+                    format!("{}\n  {}", clean(&state), terms(entry.offer))
+                }
                 (Some(entry), None) => terms(entry.offer),
                 (None, None) => continue,
             };
@@ -382,6 +452,11 @@ impl Gathered<'_> {
         }
         lines
     }
+}
+
+/// Tells whether a provider is a program with a login of its own.
+fn owns(setup: &ProviderSetup) -> bool {
+    setup.info.accepts.iter().any(|(id, kind)| *kind == CredentialKind::None && *id == setup.id)
 }
 
 fn of_provider(view: &ProfileView, provider: &str) -> bool {

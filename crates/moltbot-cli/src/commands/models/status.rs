@@ -19,6 +19,7 @@ pub(super) fn args() -> Vec<Arg> {
         json_arg(),
         flag("plain", "Print only the model in use"),
         flag("check", "Exit with 1 if a credential is missing or expired, 2 if one is expiring"),
+        flag("usage", "Show how far each limit is used up, as the last replies told"),
         agent_arg(),
     ];
     args.extend(probe::args());
@@ -59,6 +60,9 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         }
     }
     let mut report = report::gather(cx, &engine, &agent)?;
+    if !flag("usage") {
+        report.auth.usage = None;
+    }
     if flag("probe") {
         report.auth.probes = Some(probe::run(cx, &engine, plan)?);
     }
@@ -74,7 +78,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
 }
 
 /// Judges the report for `--check` (spec L-34): 1 for expired or missing, 2 for expiring.
-fn check(report: &Report) -> Exit {
+pub(super) fn check(report: &Report) -> Exit {
     let logins = || {
         report.auth.oauth.profiles.iter().filter(|row| {
             row.counts && matches!(row.kind, CredentialKind::Oauth | CredentialKind::Token)

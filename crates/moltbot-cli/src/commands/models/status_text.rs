@@ -4,6 +4,7 @@ use moltbot_core::CredentialKind;
 use moltbot_gateway::ProbeResult;
 use moltbot_profiles::{Health, remaining_text};
 
+use super::probe::Probes;
 use super::report::{Profile, Provider, Report};
 use crate::Context;
 use crate::out::{Tone, clean};
@@ -31,13 +32,22 @@ pub(super) fn print(cx: &mut Context, report: &Report, alias: Option<&str>) {
             cx.out.line(format!("- {}: {}", clean(name), text));
         }
     }
-    if let Some(probes) = &report.auth.probes {
+    if let Some(known) = &report.auth.usage {
+        heading(cx, "Limits");
+        super::windows::print(cx, known);
+    }
+    if let Some(found) = &report.auth.probes {
         heading(cx, "Auth probes");
-        let rows: Vec<Vec<String>> = probes.results.iter().map(probe).collect();
-        cx.out.table(&["Model", "Profile", "Status", "Time", "Error"], &rows);
-        if rows.is_empty() {
-            cx.out.line("nothing to probe");
-        }
+        probes(cx, found);
+    }
+}
+
+/// Prints what came of probes.
+pub(super) fn probes(cx: &mut Context, probes: &Probes) {
+    let rows: Vec<Vec<String>> = probes.results.iter().map(probe).collect();
+    cx.out.table(&["Model", "Profile", "Status", "Time", "Error"], &rows);
+    if rows.is_empty() {
+        cx.out.line("nothing to probe");
     }
 }
 
@@ -144,6 +154,11 @@ fn login(cx: &Context, row: &Profile) -> String {
     }
     if row.source != "store" {
         line.push_str(&format!(" ({})", clean(&row.source)));
+    }
+    if let Some(login) = row.login.as_ref().filter(|login| !login.usable) {
+        let word = |yes| if yes { "yes" } else { "no" };
+        let (present, valid) = (word(login.present), word(login.valid));
+        line.push_str(&format!(" present: {present}, valid: {valid}, usable now: no"));
     }
     if let Some(detail) = &row.detail {
         line.push_str(&format!(": {}", clean(detail)));

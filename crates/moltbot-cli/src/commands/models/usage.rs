@@ -50,6 +50,9 @@ struct Sum {
     output: u64,
     cache_read: u64,
     cache_write: u64,
+    /// The part of the input that came out of the cache, from 0 to 1; absent without any input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hit_rate: Option<f64>,
     /// What was billed per use, as far as prices are known.
     cost: f64,
     /// What a subscription covered, at the prices per use.
@@ -130,6 +133,7 @@ fn print(cx: &mut Context, by: &str, rows: &BTreeMap<String, Sum>, total: &Sum, 
         "Out",
         "Cache read",
         "Cache write",
+        "Hit rate",
         "Cost",
         "In plan",
         "Saved",
@@ -203,6 +207,7 @@ impl Sum {
         sum.output = usage.output.unwrap_or(0);
         sum.cache_read = usage.cache_read.unwrap_or(0);
         sum.cache_write = usage.cache_write.unwrap_or(0);
+        sum.rate();
         let now = info.and_then(|info| info.cost(usage));
         let Some(cost) = record.cost.or(now) else {
             sum.unpriced = 1;
@@ -237,9 +242,16 @@ impl Sum {
         ] {
             *mine = mine.saturating_add(theirs);
         }
+        self.rate();
         self.cost += other.cost;
         self.plan_value += other.plan_value;
         self.saved += other.saved;
+    }
+
+    fn rate(&mut self) {
+        let read = self.cache_read as f64;
+        let all = self.input as f64 + read + self.cache_write as f64;
+        self.hit_rate = (all > 0.0).then_some(read / all);
     }
 
     fn cells(&self, key: &str) -> Vec<String> {
@@ -254,6 +266,7 @@ impl Sum {
         let money = [self.cost, self.plan_value, self.saved];
         std::iter::once(key.to_string())
             .chain(counts.iter().map(u64::to_string))
+            .chain([self.hit_rate.map_or("-".into(), |rate| format!("{:.0}%", rate * 100.0))])
             .chain(money.iter().map(|dollars| dollars_text(*dollars)))
             .collect()
     }
@@ -337,6 +350,8 @@ mod tests {
         assert_eq!((&login["cost"], &login["planValue"]), (&json!(0.0), &json!(1.25)));
         assert_eq!(value["total"]["requests"], 3);
         assert_eq!(value["total"]["cacheRead"], 2_000_000);
+        // A million of 1.1 million each time.
+        assert!((value["total"]["hitRate"].as_f64().unwrap() - 10.0 / 11.0).abs() < 1e-9);
         assert_eq!(value["since"], NOW);
     }
 

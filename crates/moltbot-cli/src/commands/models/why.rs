@@ -142,7 +142,7 @@ mod tests {
             "Request     : {}\nTime        : 2026-09-21T14:13:20Z\nAgent       : main\n\
              Asked for   : big\nFailed      : rate-limited (`moltbot explain rate-limited`)\n\
              Considered:\nacme/big-2\n  1. profile:acme:a [api-key, billed per use]\n  \
-             2. profile:acme:b [api-key, billed per use], left out: cooling down, for 1m\n\
+             2. profile:acme:b [api-key, billed per use], left out: cooling down, for 1m, until 2026-09-21T14:14:20Z\n\
              Sent:\n  1. acme/big-2 with profile:acme:a: rate_limit, HTTP 429, 12 ms, rests for \
              5m, until 2026-09-21T14:18:20Z, req_1\n",
             ids[2]

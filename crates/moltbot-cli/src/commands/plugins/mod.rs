@@ -122,7 +122,7 @@ fn info(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let registry = cx.registry;
     let id = args.get_one::<String>("id").expect("clap requires it");
     let Some(plugin) = registry.plugins().iter().find(|plugin| plugin.id == id) else {
-        let failure = Failure::new(format!("Plugin not found: {id}"));
+        let failure = Failure::new(format!("Plugin not found: {id}")).code("plugin-missing");
         let known = registry.plugins().iter().map(|plugin| plugin.id);
         return Err(match nearest(id, known) {
             Some(name) => failure.hint(format!("moltbot plugins info {name}")),
@@ -279,7 +279,11 @@ mod tests {
         let ran = bench.run(&["plugins", "info", "acne"]);
         assert_eq!(
             (ran.code, ran.stderr.as_str()),
-            (1, "Error: Plugin not found: acne\nhint: moltbot plugins info acme\n")
+            (
+                1,
+                "Error: Plugin not found: acne\nhint: moltbot plugins info acme\n\
+                 hint: moltbot explain plugin-missing\n"
+            )
         );
     }
 
