@@ -3,6 +3,8 @@
 use moltbot_core::{Payer, RecordId, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::CacheEffect;
+
 /// Everything that was decided about one request. Holds no secret and no text of the conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,6 +38,9 @@ pub struct Record {
     /// What it cost, in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
+    /// What a switch of profile or model did to the prompt cache; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheEffect>,
 }
 
 /// One model and the credentials considered for it.
@@ -53,6 +58,9 @@ pub struct ModelChoice {
     /// The credentials in the order they would be tried, those left out at the end.
     #[serde(default)]
     pub candidates: Vec<CredentialChoice>,
+    /// How equals were arranged (`auth.strategy`), unless by the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
     /// How many more there were that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more: usize,
@@ -80,6 +88,32 @@ pub struct CredentialChoice {
     /// Until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// Its tightest limit, as the last reply told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaSeen>,
+    /// Tokens of the conversation that would have to be written into its prompt cache again.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub rewrite: u64,
+}
+
+/// How far a limit is used up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuotaSeen {
+    /// Which limit, in the service's words.
+    pub limit: String,
+    /// The used share, 0 to 1, sometimes above.
+    pub used: f64,
+    /// How much is left, if the service counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<f64>,
+    /// When it starts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Timestamp>,
+}
+
+fn is_nothing(tokens: &u64) -> bool {
+    *tokens == 0
 }
 
 fn is_zero(count: &usize) -> bool {

@@ -19,7 +19,7 @@ const MAX_BYTES: u64 = 4 << 20;
 const KEPT: usize = 2;
 
 /// How many credentials of a model are written; those that were tried always are.
-const MAX_CANDIDATES: usize = 64;
+pub(crate) const MAX_CANDIDATES: usize = 64;
 
 /// The log of one agent: `requests.jsonl`, and `requests.jsonl.1` and `.2` before it.
 ///
@@ -75,6 +75,39 @@ impl RecordLog {
             return file.write_all(&[b"\n", line.as_slice()].concat());
         }
         file.write_all(&line)
+    }
+
+    /// Adds many records at once, each a line of JSON that may be kept as it is.
+    ///
+    /// # Errors
+    ///
+    /// The file or its directory refuses. The log is whole then, as far as it was written.
+    pub(crate) fn append_lines(&self, lines: &[u8]) -> io::Result<()> {
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let mut file = self.locked()?;
+            let length = file.metadata()?.len();
+            let torn = length > 0 && !ends_with_newline(&mut file)?;
+            let room = self.max.saturating_sub(length + u64::from(torn));
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
+            let fits = rest[..room].iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+            let fits = match fits {
+                Some(fits) => fits,
+                None if length > 0 => {
+                    self.rotate()?;
+                    continue;
+                }
+                // One that is longer than a file may be is a file of its own.
+                None => rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1),
+            };
+            let (now, later) = rest.split_at(fits);
+            match torn {
+                true => file.write_all(&[b"\n", now].concat())?,
+                false => file.write_all(now)?,
+            }
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Reads everything there is.
@@ -237,6 +270,7 @@ mod tests {
             outcome: Some(Outcome::Failed { code: "x".into() }),
             usage: None,
             cost: Some(0.25),
+            cache: None,
         }
     }
 
@@ -262,6 +296,8 @@ mod tests {
             renew: false,
             skipped: None,
             until: None,
+            quota: None,
+            rewrite: 0,
         }
     }
 
@@ -326,6 +362,24 @@ mod tests {
     }
 
     #[test]
+    fn many_lines_at_once_are_cut_between_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = RecordLog { max: 2_000, ..RecordLog::new(dir.path()) };
+        log.append(&record(0)).unwrap();
+        let mut file = OpenOptions::new().append(true).open(log.path()).unwrap();
+        file.write_all(b"{\"id\":").unwrap();
+        let lines: Vec<u8> = (1..12).flat_map(|number| line(&record(number))).collect();
+        log.append_lines(&lines).unwrap();
+        let read = log.all().unwrap();
+        assert_eq!(read.records, (0..12).map(record).collect::<Vec<_>>());
+        assert_eq!(read.damaged, 1);
+        assert!(fs::metadata(log.path()).unwrap().len() <= 2_000);
+        let long = RecordLog { max: 10, ..RecordLog::new(dir.path().join("long")) };
+        long.append_lines(&lines).unwrap();
+        assert_eq!(long.all().unwrap().records, [9, 10, 11].map(record));
+    }
+
+    #[test]
     fn writers_at_the_same_time_lose_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let log = RecordLog { max: 8_000, ..RecordLog::new(dir.path()) };
@@ -353,6 +407,7 @@ mod tests {
             skipped: None,
             origin: None,
             candidates: (0..10_000).map(candidate).collect(),
+            strategy: None,
             more: 0,
         };
         let attempts = vec![attempt("profile:acme:9999")];

@@ -1,6 +1,6 @@
 //! What a door asks of the engine, and what it gets.
 
-use moltbot_core::{Note, Usage};
+use moltbot_core::{Note, Timestamp, Usage};
 use serde_json::Value;
 
 use crate::compose::Image;
@@ -18,6 +18,8 @@ pub struct ChatRequest {
     pub profile: Option<String>,
     /// The profile that the session has used so far (spec S-9).
     pub prefer: Option<String>,
+    /// When the last turn of `history` came, for what is known of its prompt cache.
+    pub last_turn: Option<Timestamp>,
     /// The system prompt.
     pub system: Option<String>,
     /// Everything said so far.

@@ -6,12 +6,12 @@ use moltbot_core::{
     AuthError, Credential, CredentialKind, CredentialState, OfferEntry, Payer, Resolved, Timestamp,
 };
 use moltbot_profiles::{
-    AuthRules, Choice, ChoiceInput, Pin, Profiles, ResolvedState, SkipReason, normalize_provider,
-    order,
+    AuthRules, Choice, ChoiceInput, Pin, Profiles, ResolvedState, SkipReason, Strategy,
+    normalize_provider, order,
 };
 
 use crate::methods::{Methods, offer_of, worth_renewing};
-use crate::record::CredentialChoice;
+use crate::record::{CredentialChoice, QuotaSeen};
 use crate::setup::ProviderSetup;
 use crate::source::{Source, SourceKind, mode_word, other_sources};
 
@@ -78,6 +78,9 @@ pub(crate) struct Selection {
     /// Whether a profile that the user's plan pays for would have come before the first one that
     /// is paid per use.
     pub(crate) plan_first: bool,
+    /// For which model it was made, and when.
+    model: String,
+    at: Timestamp,
 }
 
 impl Selection {
@@ -126,7 +129,8 @@ impl Selection {
         }
         let (others, problems) = other_sources(setup, env, methods.registry);
         let plan_first = plan_comes_first(&choice, &views, rules, &profiles, &setup.id);
-        Self { profiles, choice, views, others, problems, plan_first }
+        let model = model.to_string();
+        Self { profiles, choice, views, others, problems, plan_first, model, at: now }
     }
 
     /// Lists the profiles to be tried.
@@ -171,6 +175,8 @@ impl Selection {
                 renew: candidate.renew,
                 skipped: None,
                 until: None,
+                quota: self.quota(&candidate.id),
+                rewrite: 0,
             });
         }
         let instead = (!self.choice.candidates.is_empty() || self.choice.all_cooling())
@@ -191,10 +197,29 @@ impl Selection {
                 renew: false,
                 skipped: Some(missing.unwrap_or_else(|| skipped.reason.to_string())),
                 until: skipped.until,
+                quota: self.quota(&skipped.id),
+                rewrite: 0,
             });
         }
         out.append(&mut others);
         out
+    }
+
+    /// Returns the tightest limit of a profile.
+    fn quota(&self, id: &str) -> Option<QuotaSeen> {
+        let window = self.profiles.stats(id)?.tightest(Some(&self.model), self.at)?;
+        Some(QuotaSeen {
+            limit: window.name.clone(),
+            used: window.used,
+            remaining: window.remaining,
+            reset: window.reset,
+        })
+    }
+
+    /// Returns the strategy, unless it is the usual one.
+    pub(crate) fn strategy(&self) -> Option<String> {
+        let strategy = self.choice.strategy;
+        (strategy != Strategy::Order).then(|| strategy.as_str().to_string())
     }
 
     /// Returns the first profile that rests, and until when.
@@ -208,7 +233,7 @@ impl Selection {
 
 /// Returns the login that the provider's own program is asked with, if it has one: a virtual
 /// profile, of which nothing but the statistics is stored (decision 16).
-fn owners_login(
+pub(crate) fn owners_login(
     methods: &Methods<'_>,
     setup: &ProviderSetup,
     now: Timestamp,
@@ -239,6 +264,8 @@ fn recorded_other(source: &Source, instead: &Option<String>) -> CredentialChoice
         renew: false,
         skipped: instead.clone(),
         until: None,
+        quota: None,
+        rewrite: 0,
     }
 }
 

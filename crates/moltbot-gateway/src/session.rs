@@ -28,6 +28,8 @@ pub struct Session {
     path: PathBuf,
     turns: Vec<Turn>,
     pin: Option<SessionPin>,
+    /// When the last turn was added.
+    last: Option<Timestamp>,
     /// Whether the file is there.
     written: bool,
     /// How many bytes of it are whole lines.
@@ -126,7 +128,7 @@ impl Sessions {
         // Ids sort by time: twelve hex digits of milliseconds last until the year 10889.
         let id = format!("{:012x}-{random}", now.millis().max(0));
         let path = path(&id);
-        Ok(Session { id, path, turns: Vec::new(), pin: None, written: false, whole: 0 })
+        Ok(Session { id, path, turns: Vec::new(), pin: None, last: None, written: false, whole: 0 })
     }
 
     /// Lists the sessions, the last written first.
@@ -184,6 +186,7 @@ impl Sessions {
             path: path.clone(),
             turns: Vec::new(),
             pin: None,
+            last: None,
             written: true,
             whole: whole as u64,
         };
@@ -192,7 +195,10 @@ impl Sessions {
                 continue;
             }
             match serde_json::from_slice(text) {
-                Ok(Line::Turn { turn, .. }) => session.turns.push(turn),
+                Ok(Line::Turn { at, turn }) => {
+                    session.last = Some(at);
+                    session.turns.push(turn);
+                }
                 Ok(Line::Pin { pin, .. }) => session.pin = pin,
                 Ok(Line::Session { .. } | Line::Unknown) => {}
                 Err(_) => return Err(SessionError::Damaged { path, line: line + 1 }),
@@ -211,6 +217,11 @@ impl Session {
     /// Returns everything said so far.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
+    }
+
+    /// Returns when its last turn was added.
+    pub fn last_turn(&self) -> Option<Timestamp> {
+        self.last
     }
 
     /// Returns the profile the session holds on to (spec S-8).
@@ -245,6 +256,9 @@ impl Session {
         self.written = true;
         self.pin = pin.cloned();
         self.turns.extend_from_slice(turns);
+        if !turns.is_empty() {
+            self.last = Some(now);
+        }
         Ok(())
     }
 
@@ -317,6 +331,7 @@ mod tests {
         session.append(NOW, &[turn("1")], Some(&pin("p:a"))).unwrap();
         session.append(NOW, &[turn("2")], Some(&pin("p:a"))).unwrap();
         let mut again = sessions.load(session.id()).unwrap();
+        assert_eq!((again.last_turn(), session.last_turn()), (Some(NOW), Some(NOW)));
         assert_eq!(again.turns(), session.turns());
         again.append(NOW, &[turn("3")], Some(&pin("p:b"))).unwrap();
         let last = sessions.last().unwrap().unwrap();

@@ -117,9 +117,14 @@ impl Stats {
         self.windows(model, now).max_by(|a, b| a.used.total_cmp(&b.used))
     }
 
-    /// Returns when the first of the limits starts anew.
+    /// Returns when the first of the limits starts anew. Limits of one model, which are counted by
+    /// the minute, matter only where there are no others.
     pub fn first_reset(&self, model: Option<&str>, now: Timestamp) -> Option<Timestamp> {
-        self.windows(model, now).filter_map(|window| window.reset).min()
+        let resets = |whole: bool| {
+            let windows = self.windows(model, now);
+            windows.filter(move |w| w.model.is_none() == whole).filter_map(|w| w.reset).min()
+        };
+        resets(true).or_else(|| resets(false))
     }
 
     /// Returns the block by the empty limit that starts anew last.

@@ -22,6 +22,9 @@ const FAILURE_WINDOW_MS: i64 = 60_000;
 const TOKEN_MEMBERS: [&str; 6] =
     ["access_token", "api_key", "apikey", "auth_token", "password", "token"];
 
+/// Where a client puts the gateway's token whose other headers are taken by its own login.
+pub(crate) const TOKEN_HEADER: &str = "x-moltbot-token";
+
 /// A way in, and how much it is used.
 pub(crate) struct Token {
     pub(crate) name: Arc<str>,
@@ -84,14 +87,15 @@ impl Token {
     }
 }
 
-/// Finds the token that a request proves to know, in either header (spec W-3). All are compared,
+/// Finds the token that a request proves to know, in any of its headers (spec W-3). All are compared,
 /// each in a time that does not depend on where they differ.
 pub(crate) fn find<'t>(tokens: &'t [Token], headers: &HeaderMap) -> Option<&'t Token> {
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, rest) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
     });
-    let keys = headers.get_all("x-api-key").iter().map(|value| value.as_bytes().trim_ascii());
+    let keys = headers.get_all("x-api-key").iter().chain(headers.get_all(TOKEN_HEADER));
+    let keys = keys.map(|value| value.as_bytes().trim_ascii());
     let mut found = None;
     for sent in bearer.chain(keys) {
         for token in tokens {

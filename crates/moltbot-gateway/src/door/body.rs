@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -75,6 +77,16 @@ impl OutBody {
     }
 }
 
+impl OutBody {
+    /// Returns the upload behind it, if it is one.
+    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
+        match self {
+            Self::Pieces { .. } => None,
+            Self::Stream(capped) => Some(capped.upload()),
+        }
+    }
+}
+
 impl Body for OutBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -111,11 +123,26 @@ impl Body for OutBody {
 pub(crate) struct Capped {
     inner: Incoming,
     left: u64,
+    upload: Arc<Upload>,
+}
+
+/// How an upload goes, for those who wait for its end.
+#[derive(Default)]
+pub(crate) struct Upload {
+    /// Bytes that were taken on.
+    pub(crate) moved: AtomicU64,
+    /// Whether it grew too long, hence was broken off.
+    pub(crate) over: AtomicBool,
 }
 
 impl Capped {
     pub(crate) fn new(inner: Incoming, most: u64) -> Self {
-        Self { inner, left: most }
+        Self { inner, left: most, upload: Arc::default() }
+    }
+
+    /// Returns what can be watched while it is sent.
+    pub(crate) fn upload(&self) -> Arc<Upload> {
+        self.upload.clone()
     }
 
     fn poll_frame(
@@ -130,8 +157,14 @@ impl Capped {
         };
         let long = frame.data_ref().map_or(0, |data| data.len() as u64);
         match this.left.checked_sub(long) {
-            Some(left) => this.left = left,
-            None => return Poll::Ready(Some(Err("the upload is too long".into()))),
+            Some(left) => {
+                this.left = left;
+                this.upload.moved.fetch_add(long, Ordering::Relaxed);
+            }
+            None => {
+                this.upload.over.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err("the upload is too long".into())));
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }

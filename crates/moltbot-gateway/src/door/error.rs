@@ -27,6 +27,8 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<u64>,
     /// For 405.
     pub(crate) allow: Option<&'static str>,
+    /// The code for `moltbot explain`, if the sort does not tell it.
+    pub(crate) code: Option<&'static str>,
     /// Whether the connection ends with this answer.
     pub(crate) close: bool,
 }
@@ -34,7 +36,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, kind, message, retry_after: None, allow: None, close: false }
+        Self { status, kind, message, retry_after: None, allow: None, code: None, close: false }
     }
 
     /// The request is wrong.
@@ -60,6 +62,16 @@ impl Refusal {
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
+    }
+
+    pub(crate) fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Tells whether there was nobody to ask with.
+    pub(crate) fn is_for_want_of_credentials(&self) -> bool {
+        matches!(self.code, Some("all-cooling" | "no-credential"))
     }
 
     pub(crate) fn closing(mut self) -> Self {

@@ -15,18 +15,22 @@ use moltbot_core::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::access::TOKEN_HEADER;
 use super::agent::{Access, Agent, Route};
 use super::body::{Capped, OutBody};
+use super::child::{self, Programs};
 use super::error::Refusal;
 use super::log::Ticket;
+use super::own_login;
 use super::relay::Watch;
 use super::settings::Settings;
 use super::upstream::{Lost, Outgoing, Pool, Source};
 use crate::attempt::Unsent;
 use crate::http::Limits;
+use crate::waiting::Place;
 
 /// Credentials asked for one request.
-const MOST_ATTEMPTS: u32 = 8;
+const MOST_ATTEMPTS: usize = 8;
 
 /// How much of a stream is held back while nothing of it can be told from a sign of life.
 const MOST_HELD: usize = 64 << 10;
@@ -37,7 +41,7 @@ const ERROR_BODY_MS: u64 = 10_000;
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1), frame the body, or hold a
 /// credential.
-const NOT_FORWARDED: [&str; 16] = [
+const NOT_FORWARDED: [&str; 17] = [
     "authorization",
     "connection",
     "content-length",
@@ -54,6 +58,7 @@ const NOT_FORWARDED: [&str; 16] = [
     "upgrade",
     "x-api-key",
     "x-moltbot-agent-id",
+    TOKEN_HEADER,
 ];
 
 /// A request to be sent on.
@@ -68,6 +73,12 @@ pub(crate) struct Job {
     pub(crate) body: JobBody,
     /// What tells its conversation from others.
     pub(crate) conversation: Option<u64>,
+    /// The client's own login, sent as it is in the place of any credential.
+    pub(crate) login: Option<HeaderValue>,
+    /// What was changed at the door already.
+    pub(crate) changed: Vec<Text>,
+    /// What kept the last credential from answering.
+    pub(crate) failure: Option<FailureKind>,
 }
 
 /// The body of a request.
@@ -121,10 +132,11 @@ pub(crate) struct Forward<'a> {
     pub(crate) agent: &'a Arc<Agent>,
     pub(crate) settings: &'a Settings,
     pub(crate) pool: &'a Arc<Pool>,
+    pub(crate) programs: &'a Programs,
 }
 
 /// What came of one credential.
-enum Tried {
+pub(super) enum Tried {
     Answered(Box<Obtained>),
     Failed(Failure, Option<Box<Obtained>>, Option<Lost>),
     Unsent(Unsent),
@@ -140,15 +152,19 @@ impl Forward<'_> {
         found: &[Found<'_>],
         ticket: &mut Ticket,
     ) -> Result<Obtained, Refusal> {
+        if ticket.note.tries.is_empty() {
+            self.agent.engine.budget().request();
+        }
+        let mut place = None;
         if route.credentials.is_empty() && route.resting.is_some() {
-            route = self.wait(route, raw).await?;
+            (route, place) = self.wait(route, raw).await?;
         }
         if route.credentials.is_empty() {
             return Err(none(&route, self.agent.engine.now()));
         }
         let mut queue: VecDeque<Arc<Access>> = match job.conversation {
             Some(conversation) => self.agent.arrange(&route, conversation).into(),
-            None => route.credentials.clone().into(),
+            None => self.agent.next_turn(&route).into(),
         };
         let (mut moved, mut reread) = (false, false);
         let mut last: Option<Obtained> = None;
@@ -159,20 +175,38 @@ impl Forward<'_> {
                 true => self.renewed(&access, raw, false).await.unwrap_or(access),
                 false => access,
             };
-            ticket.attempts += 1;
-            ticket.source = access.label.clone();
+            ticket.leaves(&route.label, &access.label);
             let started = self.agent.engine.now();
-            let (failure, answer, lost) = match self.attempt(&route, &access, job, found).await {
+            let tried = match child::is_program(self.agent.setup(&route)) {
+                true => child::attempt(self, &route, &access, job).await,
+                false => self.attempt(&route, &access, job, found).await,
+            };
+            // Whoever waited shows the others whether the rest is over.
+            drop(place.take());
+            let (failure, answer, lost) = match tried {
                 Tried::Answered(obtained) => {
-                    let account = || {
-                        let provider = self.agent.setup(&route).entry.provider;
-                        provider.observe(&view(&obtained.parts.headers), started).account
-                    };
-                    self.agent.reward(&access, account, started);
+                    ticket.heard(&obtained.parts);
+                    ticket.succeeded();
+                    job.failure = None;
+                    let provider = self.agent.setup(&route).entry.provider;
+                    let now = self.agent.engine.now();
+                    let observed = provider.observe(&view(&obtained.parts.headers), now);
+                    self.agent.reward(&route, &access, observed, started);
                     if let Some(conversation) = job.conversation {
-                        self.agent.stick(conversation, &access);
+                        ticket.note.cache = self.agent.moved(&route, conversation, &access);
+                        let profile = access.profile.clone();
+                        ticket.holds = profile.map(|id| (self.agent.clone(), conversation, id));
                     }
-                    return Ok(*obtained);
+                    if let Some(conversation) = job.conversation
+                        && let Some(before) = self.agent.stick(conversation, &access)
+                    {
+                        ticket.note.warnings.push(format!(
+                            "the conversation moved from {before} to {}: signed thinking of its \
+                             earlier turns may be dropped",
+                            access.label
+                        ));
+                    }
+                    return Ok(obtained.telling(&job.changed));
                 }
                 Tried::Unsent(Unsent::Invalid(message)) => return Err(Refusal::invalid(message)),
                 Tried::Unsent(
@@ -183,8 +217,11 @@ impl Forward<'_> {
                 }
                 Tried::Failed(failure, answer, lost) => (failure, answer, lost),
             };
-            ticket.trouble = Some(failure.kind.as_str().into());
+            let mut quotas = Vec::new();
             if let Some(answer) = answer {
+                ticket.heard(&answer.parts);
+                let provider = self.agent.setup(&route).entry.provider;
+                quotas = provider.observe(&view(&answer.parts.headers), started).quotas;
                 last = Some(*answer);
             }
             if let Some(lost) = lost {
@@ -196,13 +233,17 @@ impl Forward<'_> {
                 && !std::mem::replace(&mut reread, true)
                 && let Some(fresh) = self.renewed(&access, raw, true).await
             {
+                ticket.failed(&failure, None);
                 queue.push_front(fresh);
                 continue;
             }
-            self.agent.punish(&route, &access, &failure, started);
-            if matches!(job.body, JobBody::Stream(_)) || ticket.attempts >= MOST_ATTEMPTS {
+            job.failure = Some(failure.kind);
+            let until = self.agent.punish(&route, &access, &failure, quotas, started);
+            ticket.failed(&failure, until);
+            if matches!(job.body, JobBody::Stream(_)) || ticket.note.tries.len() >= MOST_ATTEMPTS {
                 break;
             }
+            let of_profile = matches!(failure.scope, Scope::Profile | Scope::ProfileModel);
             match failure.scope {
                 Scope::Profile | Scope::ProfileModel => {}
                 Scope::Model if failure.kind == FailureKind::Overloaded && !moved => moved = true,
@@ -212,9 +253,13 @@ impl Forward<'_> {
                 _ if moved || fault.is_some() => break,
                 _ => moved = true,
             }
+            // A service in trouble is asked again by a tenth of all requests only.
+            if !of_profile && (queue.is_empty() || !self.agent.engine.budget().take()) {
+                break;
+            }
         }
         if let Some(answer) = last {
-            return Ok(answer);
+            return Ok(answer.telling(&job.changed));
         }
         match fault {
             Some(NetworkFault::Timeout) => {
@@ -224,15 +269,35 @@ impl Forward<'_> {
         }
     }
 
-    /// Waits until the first profile has rested, if that is soon.
-    async fn wait(&self, route: Arc<Route>, raw: &str) -> Result<Arc<Route>, Refusal> {
-        let Some((_, until)) = &route.resting else { return Ok(route) };
-        let wait = u64::try_from(until.since(self.agent.engine.now())).unwrap_or(0);
-        if wait > self.settings.max_wait_ms {
-            return Ok(route);
+    /// Waits until the first profile has rested, if that is soon: in order of arrival, and never
+    /// longer in all than the config says. The place is held until its request was answered.
+    async fn wait(
+        &self,
+        mut route: Arc<Route>,
+        raw: &str,
+    ) -> Result<(Arc<Route>, Option<Place>), Refusal> {
+        let most = Duration::from_millis(self.settings.max_wait_ms);
+        let came = Instant::now();
+        let mut place = None;
+        while let Some((_, until)) = &route.resting
+            && route.credentials.is_empty()
+        {
+            let left = u64::try_from(until.since(self.agent.engine.now())).unwrap_or(0);
+            let patience = most.saturating_sub(came.elapsed());
+            if Duration::from_millis(left) > patience {
+                return Ok((route, None));
+            }
+            if place.is_none() {
+                place = self.agent.engine.waiting.queue(&route.label, patience).await;
+                if place.is_none() {
+                    return Ok((route, None));
+                }
+            } else {
+                tokio::time::sleep(Duration::from_millis(left + 1)).await;
+            }
+            route = self.agent.route(raw, self.settings).await.map_err(Refusal::not_found)?;
         }
-        tokio::time::sleep(Duration::from_millis(wait + 1)).await;
-        self.agent.route(raw, self.settings).await.map_err(Refusal::not_found)
+        Ok((route, place))
     }
 
     /// Renews a login and returns what it is now, if it is another.
@@ -332,6 +397,10 @@ impl Forward<'_> {
         };
         let target = self.pool.target(&url, &setup.origins)?;
         let mut headers = job.headers.clone();
+        if let Some(login) = &job.login {
+            // Only the address is the provider's: of the rest nothing is changed.
+            return own_login::outgoing(job, target, headers, login.clone());
+        }
         for name in &drop {
             headers.remove(name.as_ref());
         }
@@ -360,6 +429,14 @@ impl Forward<'_> {
 }
 
 impl Obtained {
+    /// Adds what was changed before a provider saw the request.
+    fn telling(mut self, changed: &[Text]) -> Self {
+        let model = changed.iter().any(|what| what.starts_with("model="));
+        self.changed.retain(|what| !changed.contains(what) && !(model && what == "model"));
+        self.changed.splice(0..0, changed.iter().cloned());
+        self
+    }
+
     /// Reads what tells why the service refused; the rest, if it is long, is passed on unread.
     async fn refusal(&mut self) -> Ended {
         let mut read = 0;
@@ -492,10 +569,11 @@ fn cut(pieces: &[Bytes], splices: &[Splice], found: &[Found<'_>]) -> Result<Vec<
 fn none(route: &Route, now: Timestamp) -> Refusal {
     let Some((_, until)) = &route.resting else {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        return Refusal::new(status, "api_error", route.why.clone());
+        return Refusal::new(status, "api_error", route.why.clone()).code("no-credential");
     };
     let wait = u64::try_from(until.since(now)).unwrap_or(0).div_ceil(1_000);
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", route.why.clone())
+        .code("all-cooling")
         .retry_after(wait)
 }
 

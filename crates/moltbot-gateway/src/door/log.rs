@@ -1,36 +1,64 @@
-//! One line per request, written in the background, and the counters behind `/metrics`.
+//! What remains of a request: one line of the log, the counters behind `/metrics`, and its
+//! decision record. The thread that serves only leaves a note; a thread of its own writes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::mem::take;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use moltbot_core::{ModelInfo, Usage, redact};
+use hyper::header::HeaderValue;
+use moltbot_core::{Failure, ModelInfo, Text, Timestamp, Usage, redact};
 
 use super::access::Admitted;
+use super::agent::{Agent, Route};
+use super::written;
+use crate::cache::CacheEffect;
+use crate::record::ModelChoice;
 
-/// Lines kept while nobody writes them out; above it they are dropped and counted.
-const MOST_BYTES: usize = 4 << 20;
+/// Lines and records kept while nobody can write them; above it they are dropped and counted.
+const MOST_BYTES: usize = 8 << 20;
 
-/// Where lines go and counts are kept; shared by all workers.
+/// Notes kept until the writer comes to them, and after how many it is woken before its time.
+const MOST_NOTES: usize = 100_000;
+const MANY_NOTES: usize = 512;
+
+/// How long a note waits at most.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where notes go and counts are kept; shared by all threads.
 #[derive(Default)]
 pub(crate) struct Journal {
-    lines: Mutex<String>,
+    notes: Mutex<Notes>,
+    /// Signalled when there are many notes, and at the end.
+    many: Condvar,
     lost: AtomicU64,
-    pub(crate) wanted: bool,
-    counts: Counts,
+    open: AtomicU64,
+    wanted: bool,
+    work: Mutex<Work>,
 }
 
 #[derive(Default)]
-struct Counts {
-    requests: Mutex<BTreeMap<(String, u16), u64>>,
-    usage: Mutex<BTreeMap<String, AgentUsage>>,
-    attempts: AtomicU64,
-    failovers: AtomicU64,
-    disconnects: AtomicU64,
-    pub(crate) open: AtomicU64,
+struct Notes {
+    notes: Vec<Note>,
+    over: bool,
+}
+
+/// What was made of notes and is not written yet, and what they add up to.
+#[derive(Default)]
+struct Work {
+    lines: String,
+    /// Decision records by agent, one JSON line each.
+    records: BTreeMap<Arc<str>, Vec<u8>>,
+    lost: u64,
+    requests: BTreeMap<(Arc<str>, u16), u64>,
+    usage: BTreeMap<Arc<str>, AgentUsage>,
+    attempts: u64,
+    failovers: u64,
+    disconnects: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -41,73 +69,117 @@ struct AgentUsage {
 }
 
 impl Journal {
+    /// Makes one that writes a line per request, if lines are wanted.
     pub(crate) fn new(wanted: bool) -> Self {
         Self { wanted, ..Self::default() }
     }
 
     pub(crate) fn opened(&self) {
-        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn closed(&self) {
-        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes something beside a request.
     pub(crate) fn say(&self, text: &str) {
-        let mut lines = super::locked(&self.lines);
-        lines.push_str(&redact(text));
-        lines.push('\n');
+        let mut work = super::locked(&self.work);
+        work.lines.push_str(&redact(text));
+        work.lines.push('\n');
     }
 
-    /// Writes out what has come together.
-    pub(crate) fn flush(&self, out: &mut dyn Write) {
-        let lines = std::mem::take(&mut *super::locked(&self.lines));
-        let lost = self.lost.swap(0, Ordering::Relaxed);
+    fn leave(&self, note: Note) {
+        let mut notes = super::locked(&self.notes);
+        if notes.notes.len() >= MOST_NOTES {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        notes.notes.push(note);
+        if notes.notes.len() == MANY_NOTES {
+            self.many.notify_one();
+        }
+    }
+
+    /// Waits for notes; `false` once there will be no more.
+    pub(crate) fn wait(&self) -> bool {
+        let notes = super::locked(&self.notes);
+        let few = |notes: &mut Notes| notes.notes.len() < MANY_NOTES && !notes.over;
+        let (notes, _) =
+            self.many.wait_timeout_while(notes, PAUSE, few).unwrap_or_else(PoisonError::into_inner);
+        !notes.over
+    }
+
+    /// Ends the writer after what has been left so far.
+    pub(crate) fn close(&self) {
+        super::locked(&self.notes).over = true;
+        self.many.notify_all();
+    }
+
+    /// Makes lines, counts and records of the notes left so far.
+    fn work(&self) -> std::sync::MutexGuard<'_, Work> {
+        // In this order, so that nobody sees counts between two sets of notes.
+        let mut work = super::locked(&self.work);
+        let notes = take(&mut super::locked(&self.notes).notes);
+        work.lost += self.lost.swap(0, Ordering::Relaxed);
+        for note in notes {
+            work.add(&note, self.wanted);
+        }
+        work
+    }
+
+    /// Writes out what has come together: lines to `log`, records through `keep`, which gets an
+    /// agent's name and its lines.
+    pub(crate) fn flush(
+        &self,
+        log: Option<&mut Box<dyn Write + Send>>,
+        mut keep: impl FnMut(&str, &[u8]),
+    ) {
+        let (lines, records, lost) = {
+            let mut work = self.work();
+            (take(&mut work.lines), take(&mut work.records), take(&mut work.lost))
+        };
+        for (agent, lines) in &records {
+            keep(agent, lines);
+        }
+        let Some(log) = log else { return };
         // A log that cannot be written must not stop the gateway.
         if !lines.is_empty() {
-            let _ = out.write_all(lines.as_bytes());
+            let _ = log.write_all(lines.as_bytes());
         }
         if lost > 0 {
-            let _ = writeln!(out, "log lines dropped={lost}");
+            let _ = writeln!(log, "log lines dropped={lost}");
         }
-        let _ = out.flush();
+        let _ = log.flush();
     }
 
     /// Writes the counters for Prometheus.
     pub(crate) fn metrics(&self) -> String {
+        let work = self.work();
         let mut out = String::new();
-        let counts = &self.counts;
-        let single = [
-            ("moltbot_attempts_total", "counter", "Requests sent to services.", &counts.attempts),
+        let open = self.open.load(Ordering::Relaxed);
+        for (name, kind, help, value) in [
+            ("moltbot_attempts_total", "counter", "Requests sent to services.", work.attempts),
             (
                 "moltbot_failovers_total",
                 "counter",
                 "Requests tried again elsewhere.",
-                &counts.failovers,
+                work.failovers,
             ),
-            (
-                "moltbot_disconnects_total",
-                "counter",
-                "Clients that left early.",
-                &counts.disconnects,
-            ),
-            ("moltbot_connections", "gauge", "Open connections of clients.", &counts.open),
-        ];
-        for (name, kind, help, value) in single {
-            let value = value.load(Ordering::Relaxed);
+            ("moltbot_disconnects_total", "counter", "Clients that left early.", work.disconnects),
+            ("moltbot_connections", "gauge", "Open connections of clients.", open),
+        ] {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
         }
         let name = "moltbot_requests_total";
         let _ = writeln!(out, "# HELP {name} Requests answered.\n# TYPE {name} counter");
-        for ((agent, status), count) in super::locked(&counts.requests).iter() {
+        for ((agent, status), count) in &work.requests {
             let agent = label(agent);
             let _ = writeln!(out, "{name}{{agent=\"{agent}\",status=\"{status}\"}} {count}");
         }
-        let usage = super::locked(&counts.usage).clone();
         let name = "moltbot_tokens_total";
         let _ = writeln!(out, "# HELP {name} Tokens by sort.\n# TYPE {name} counter");
-        for (agent, used) in &usage {
+        for (agent, used) in &work.usage {
             let agent = label(agent);
             let tokens = &used.tokens;
             for (kind, count) in [
@@ -120,12 +192,13 @@ impl Journal {
                 let _ = writeln!(out, "{name}{{agent=\"{agent}\",kind=\"{kind}\"}} {count}");
             }
         }
-        for (name, help) in [
-            ("moltbot_cost_dollars_total", "Cost by list price."),
-            ("moltbot_cache_saved_dollars_total", "What reading from the prompt cache saved."),
+        // What caching saved falls when more is written than read: no counter.
+        for (name, kind, help) in [
+            ("moltbot_cost_dollars_total", "counter", "Cost by list price."),
+            ("moltbot_cache_saved_dollars", "gauge", "What the prompt cache saved so far."),
         ] {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-            for (agent, used) in &usage {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for (agent, used) in &work.usage {
                 let agent = label(agent);
                 let value = if name.contains("saved") { used.saved } else { used.cost };
                 let _ = writeln!(out, "{name}{{agent=\"{agent}\"}} {value:.6}");
@@ -133,24 +206,42 @@ impl Journal {
         }
         out
     }
+}
 
-    fn count(&self, ticket: &Ticket) {
-        let key = (ticket.agent.to_string(), ticket.status);
-        *super::locked(&self.counts.requests).entry(key).or_default() += 1;
-        let attempts = u64::from(ticket.attempts);
-        self.counts.attempts.fetch_add(attempts, Ordering::Relaxed);
-        self.counts.failovers.fetch_add(attempts.saturating_sub(1), Ordering::Relaxed);
-        if !ticket.done {
-            self.counts.disconnects.fetch_add(1, Ordering::Relaxed);
+impl Work {
+    fn add(&mut self, note: &Note, wanted: bool) {
+        *self.requests.entry((note.agent.clone(), note.status)).or_default() += 1;
+        let attempts = note.tries.len() as u64;
+        self.attempts += attempts;
+        self.failovers += attempts.saturating_sub(1);
+        self.disconnects += u64::from(!note.done);
+        if let Some(usage) = &note.usage {
+            let used = self.usage.entry(note.agent.clone()).or_default();
+            used.tokens.add(usage);
+            if let Some(cost) = note.cost() {
+                let plain = Usage {
+                    input: Some(usage.all_input()),
+                    output: usage.output,
+                    ..Usage::default()
+                };
+                used.cost += cost;
+                let plain = note.info.as_ref().and_then(|info| info.cost(&plain));
+                used.saved += plain.map_or(0.0, |plain| plain - cost);
+            }
         }
-        let Some(usage) = &ticket.usage else { return };
-        let mut all = super::locked(&self.counts.usage);
-        let used = all.entry(ticket.agent.to_string()).or_default();
-        used.tokens.add(usage);
-        let Some(info) = &ticket.info else { return };
-        used.cost += info.cost(usage).unwrap_or(0.0);
-        let read = usage.cache_read.unwrap_or(0) as f64;
-        used.saved += read * (info.price.input - info.price.cache_read).max(0.0) / 1e6;
+        if wanted {
+            match self.lines.len() > MOST_BYTES {
+                true => self.lost += 1,
+                false => written::line(note, &mut self.lines),
+            }
+        }
+        if note.recorded {
+            let records = self.records.entry(note.agent.clone()).or_default();
+            match records.len() > MOST_BYTES {
+                true => self.lost += 1,
+                false => written::record(note, records),
+            }
+        }
     }
 }
 
@@ -158,11 +249,21 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// What is known of one request; dropping it counts it and writes its line, however it ended.
+/// What is known of one request; dropping it leaves a note, however the request ended.
 pub(crate) struct Ticket {
     pub(crate) journal: Arc<Journal>,
-    pub(crate) id: String,
+    pub(crate) note: Note,
     pub(crate) started: Instant,
+    /// The share of the token's limits, given back with the end of the request.
+    pub(crate) admitted: Option<Admitted>,
+    /// Whose conversation it is part of, and with which profile.
+    pub(crate) holds: Option<(Arc<Agent>, u64, String)>,
+}
+
+/// One request, as far as it is told. Nothing in it was said by client or service.
+pub(crate) struct Note {
+    pub(crate) id: String,
+    pub(crate) at: Timestamp,
     pub(crate) method: hyper::Method,
     pub(crate) path: String,
     pub(crate) token: Arc<str>,
@@ -170,70 +271,173 @@ pub(crate) struct Ticket {
     pub(crate) model: Arc<str>,
     pub(crate) source: Arc<str>,
     pub(crate) status: u16,
-    pub(crate) attempts: u32,
     pub(crate) bytes: u64,
+    pub(crate) ms: f64,
     pub(crate) usage: Option<Usage>,
     pub(crate) info: Option<Arc<ModelInfo>>,
     pub(crate) trouble: Option<String>,
+    /// The code of a failure, for `moltbot explain`.
+    pub(crate) code: Option<Cow<'static, str>>,
     /// Whether the reply was passed on to its end; without it the client left.
     pub(crate) done: bool,
-    /// The share of the token's limits, given back with the end of the request.
-    pub(crate) admitted: Option<Admitted>,
+    /// Whether it leaves a decision record.
+    pub(crate) recorded: bool,
+    /// The model as it was asked for.
+    pub(crate) requested: Option<Arc<str>>,
+    pub(crate) considered: Vec<Arc<ModelChoice>>,
+    pub(crate) tries: Vec<Tried>,
+    pub(crate) changed: Vec<Text>,
+    pub(crate) warnings: Vec<String>,
+    /// What a move to another profile did to the prompt cache.
+    pub(crate) cache: Option<CacheEffect>,
+}
+
+/// One request to a service.
+pub(crate) struct Tried {
+    pub(crate) model: Arc<str>,
+    pub(crate) source: Arc<str>,
+    pub(crate) class: Option<&'static str>,
+    pub(crate) status: Option<u16>,
+    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) began: Instant,
+    pub(crate) ms: u64,
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl Ticket {
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        id: String,
+        at: Timestamp,
+        head: &hyper::http::request::Parts,
+        nobody: &Arc<str>,
+    ) -> Self {
+        let note = Note {
+            id,
+            at,
+            method: head.method.clone(),
+            path: head.uri.path().to_string(),
+            token: nobody.clone(),
+            agent: nobody.clone(),
+            model: nobody.clone(),
+            source: nobody.clone(),
+            status: 0,
+            bytes: 0,
+            ms: 0.0,
+            usage: None,
+            info: None,
+            trouble: None,
+            code: None,
+            done: false,
+            recorded: false,
+            requested: None,
+            considered: Vec::new(),
+            tries: Vec::new(),
+            changed: Vec::new(),
+            warnings: Vec::new(),
+            cache: None,
+        };
+        Self { journal, note, started: Instant::now(), admitted: None, holds: None }
+    }
+
+    /// Notes that a request leaves for a service.
+    pub(crate) fn leaves(&mut self, model: &Arc<str>, source: &Arc<str>) {
+        self.note.source = source.clone();
+        self.note.tries.push(Tried {
+            model: model.clone(),
+            source: source.clone(),
+            class: None,
+            status: None,
+            request_id: None,
+            began: Instant::now(),
+            ms: 0,
+            until: None,
+        });
+    }
+
+    /// Notes what came of it.
+    pub(crate) fn arrived(&mut self, status: Option<u16>, request_id: Option<&HeaderValue>) {
+        if let Some(tried) = self.note.tries.last_mut() {
+            (tried.status, tried.request_id) = (status, request_id.cloned());
+            tried.ms = millis(tried.began);
+        }
+    }
+
+    /// Notes the head of its reply.
+    pub(crate) fn heard(&mut self, parts: &hyper::http::response::Parts) {
+        self.arrived(Some(parts.status.as_u16()), parts.headers.get("request-id"));
+    }
+
+    /// Notes where the request goes.
+    pub(crate) fn goes(&mut self, route: &Route) {
+        let note = &mut self.note;
+        (note.model, note.info) = (route.label.clone(), route.info.clone());
+        note.requested.get_or_insert_with(|| route.requested.clone());
+        note.considered.push(route.considered.clone());
+    }
+
+    /// Notes that it failed, and until when its credential rests.
+    pub(crate) fn failed(&mut self, failure: &Failure, until: Option<Timestamp>) {
+        let class = failure.kind.as_str();
+        self.note.trouble = Some(class.into());
+        self.note.code = Some(failure.code.clone());
+        if let Some(tried) = self.note.tries.last_mut() {
+            (tried.class, tried.until) = (Some(class), until);
+            tried.ms = millis(tried.began);
+        }
+    }
+
+    /// Notes that the last request was answered after all.
+    pub(crate) fn succeeded(&mut self) {
+        (self.note.trouble, self.note.code) = (None, None);
+    }
+}
+
+impl Note {
+    pub(crate) fn cost(&self) -> Option<f64> {
+        self.info.as_ref()?.cost(self.usage.as_ref()?)
+    }
+
+    fn taken(&mut self) -> Self {
+        Self {
+            id: take(&mut self.id),
+            method: self.method.clone(),
+            path: take(&mut self.path),
+            token: self.token.clone(),
+            agent: self.agent.clone(),
+            model: self.model.clone(),
+            source: self.source.clone(),
+            info: self.info.take(),
+            trouble: self.trouble.take(),
+            code: self.code.take(),
+            requested: self.requested.take(),
+            considered: take(&mut self.considered),
+            tries: take(&mut self.tries),
+            changed: take(&mut self.changed),
+            warnings: take(&mut self.warnings),
+            cache: self.cache.take(),
+            ..*self
+        }
+    }
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.admitted = None;
-        self.journal.count(self);
-        if !self.journal.wanted {
-            return;
+        if let (Some((agent, conversation, profile)), Some(usage)) =
+            (self.holds.take(), &self.note.usage)
+        {
+            agent.hold(conversation, &self.note.model, &profile, usage);
         }
-        let mut lines = super::locked(&self.journal.lines);
-        if lines.len() > MOST_BYTES {
-            self.journal.lost.fetch_add(1, Ordering::Relaxed);
-            return;
+        let mut note = self.note.taken();
+        note.ms = self.started.elapsed().as_secs_f64() * 1e3;
+        if let Some(tried) = note.tries.last_mut().filter(|tried| tried.class.is_none()) {
+            tried.ms = millis(tried.began);
         }
-        let ms = self.started.elapsed().as_secs_f64() * 1e3;
-        let _ = write!(
-            lines,
-            "request id={} method={} path={} token={} agent={} model={} source={} status={} \
-             attempts={} bytes={} ms={ms:.1}",
-            self.id,
-            self.method,
-            Plain(&self.path),
-            Plain(&self.token),
-            Plain(&self.agent),
-            Plain(&self.model),
-            Plain(&self.source),
-            self.status,
-            self.attempts,
-            self.bytes,
-        );
-        if let Some(usage) = &self.usage {
-            let (input, output) = (usage.all_input(), usage.output.unwrap_or(0));
-            let _ = write!(lines, " in={input} out={output}");
-        }
-        if !self.done {
-            lines.push_str(" ended=client-left");
-        } else if let Some(trouble) = &self.trouble {
-            let _ = write!(lines, " ended={}", Plain(&redact(trouble)));
-        }
-        lines.push('\n');
-    }
-}
-
-/// Writes a value so that it stays one word and cannot pretend to be another line.
-struct Plain<'a>(&'a str);
-
-impl std::fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("-");
-        }
-        let plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '=';
-        if self.0.chars().all(plain) {
-            return f.write_str(self.0);
-        }
-        write!(f, "{:?}", self.0.chars().take(200).collect::<String>())
+        self.journal.leave(note);
     }
 }

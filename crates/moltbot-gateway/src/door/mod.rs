@@ -10,18 +10,24 @@
 
 mod access;
 mod agent;
+mod autocache;
 mod body;
+mod child;
 mod error;
+mod fallback;
 mod forward;
+mod held;
 mod log;
 mod models;
 mod openai;
+mod own_login;
 mod relay;
 mod serve;
 mod server;
 mod settings;
 mod shared;
 mod upstream;
+mod written;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

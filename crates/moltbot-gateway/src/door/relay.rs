@@ -16,6 +16,7 @@ use super::body::BodyError;
 use super::error::error_event;
 use super::log::Ticket;
 use super::upstream::Source;
+use super::written::code_of;
 
 /// What becomes of a reply that breaks off after its beginning was passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,16 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(decoder: Box<dyn Decoder>) -> Self {
         Self { decoder, events: Vec::new(), usage: None, failed: None }
+    }
+
+    /// For a reply at hand, whose tokens are known.
+    pub(crate) fn counted(usage: Usage) -> Self {
+        struct Nothing;
+        impl Decoder for Nothing {
+            fn push(&mut self, _: &[u8], _: &mut Vec<Event>) {}
+            fn end(&mut self, _: &mut Vec<Event>) {}
+        }
+        Self { usage: Some(usage), ..Self::new(Box::new(Nothing)) }
     }
 
     /// Takes the next piece and returns what it completed.
@@ -174,7 +185,7 @@ impl Relay {
             [] => {}
         }
         if let Some(ticket) = &mut self.ticket {
-            ticket.bytes += piece.len() as u64;
+            ticket.note.bytes += piece.len() as u64;
         }
         if self.is_over() {
             self.finish(None);
@@ -185,7 +196,7 @@ impl Relay {
     fn broke(&mut self, kind: &str, error: BodyError) -> Option<Result<Frame<Bytes>, BodyError>> {
         self.source = None;
         let text = error.to_string();
-        self.finish(Some(&text));
+        self.finish(Some((kind, &text)));
         match self.breaking {
             Breaking::Abort => Some(Err(error)),
             Breaking::Event => {
@@ -198,17 +209,21 @@ impl Relay {
         }
     }
 
-    fn finish(&mut self, broke: Option<&str>) {
+    fn finish(&mut self, broke: Option<(&str, &str)>) {
         let Some(mut ticket) = self.ticket.take() else { return };
         if let Some(watch) = &mut self.watch {
             watch.end();
-            ticket.usage = watch.usage;
-            ticket.trouble = watch.failed.take();
+            ticket.note.usage = watch.usage;
+            if let Some(kind) = watch.failed.take() {
+                ticket.note.code = Some(code_of(&kind).into());
+                ticket.note.trouble = Some(kind);
+            }
         }
-        if let Some(text) = broke {
-            ticket.trouble = Some(text.to_string());
+        if let Some((kind, text)) = broke {
+            ticket.note.code = Some(code_of(kind).into());
+            ticket.note.trouble = Some(text.to_string());
         }
-        ticket.done = true;
+        ticket.note.done = true;
     }
 }
 
@@ -216,7 +231,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         // The client went away: what was counted so far stands.
         if let (Some(ticket), Some(watch)) = (&mut self.ticket, &self.watch) {
-            ticket.usage = watch.usage;
+            ticket.note.usage = watch.usage;
         }
     }
 }

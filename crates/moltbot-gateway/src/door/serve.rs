@@ -3,27 +3,32 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use moltbot_core::{Op, RecordId};
+use moltbot_core::{FailureKind, Op, RecordId, Text};
 
 use super::access::{check, check_content, find};
-use super::agent::{Agent, mix};
+use super::agent::{Agent, PINNED, mix};
+use super::autocache;
 use super::body::{Capped, DoorBody};
+use super::child::is_program;
 use super::error::{Refusal, Shape};
 use super::forward::{Forward, Job, JobBody, Obtained, clean, clean_reply};
 use super::log::Ticket;
 use super::relay::{Breaking, Relay};
 use super::shared::{Shared, State};
 use super::upstream::Pool;
-use super::{access, models, openai};
-use crate::scan::{Patterns, ScanOptions, scan};
+use super::written::code_of;
+use super::{access, models, openai, own_login};
+use crate::scan::{Patterns, ScanError, ScanOptions, scan};
 
 /// One worker's door.
 pub(crate) struct Door {
@@ -72,6 +77,11 @@ impl Place {
         }
     }
 
+    /// Whether it is what clients come for, hence leaves a record.
+    fn is_served(&self) -> bool {
+        !matches!(self, Self::Root | Self::Health | Self::Ready | Self::Metrics | Self::Nowhere)
+    }
+
     /// The method it wants, if it wants one.
     fn method(&self) -> Option<&'static str> {
         match self {
@@ -81,6 +91,16 @@ impl Place {
             Self::Through | Self::Nowhere => None,
         }
     }
+}
+
+/// What a client sent for a model.
+pub(super) struct Sent {
+    op: Op,
+    query: String,
+    headers: HeaderMap,
+    session: Option<u64>,
+    login: Option<HeaderValue>,
+    pub(super) pieces: Vec<Bytes>,
 }
 
 /// What is known of a request before its body is read.
@@ -141,25 +161,8 @@ impl Door {
             Place::Models | Place::Model if openai_client => Shape::OpenAi,
             _ => Shape::Messages,
         };
-        let mut ticket = Some(Ticket {
-            journal: self.shared.journal.clone(),
-            id: id.clone(),
-            started: Instant::now(),
-            method: head.method.clone(),
-            path: head.uri.path().to_string(),
-            token: self.nobody.clone(),
-            agent: self.nobody.clone(),
-            model: self.nobody.clone(),
-            source: self.nobody.clone(),
-            status: 0,
-            attempts: 0,
-            bytes: 0,
-            usage: None,
-            info: None,
-            trouble: None,
-            done: false,
-            admitted: None,
-        });
+        let journal = self.shared.journal.clone();
+        let mut ticket = Some(Ticket::new(journal, id.clone(), now, &head, &self.nobody));
         let state = self.shared.state();
         let answered = match self.admit(&state, local, peer, &place, &head, shape, &mut ticket) {
             Ok(asked) => self.handle(&asked, place, &mut head, body, &mut ticket).await,
@@ -167,13 +170,15 @@ impl Door {
         };
         let mut response = answered.unwrap_or_else(|refusal| {
             if let Some(ticket) = &mut ticket {
-                ticket.trouble = Some(refusal.kind.to_string());
+                let code = refusal.code.unwrap_or_else(|| code_of(refusal.kind));
+                ticket.note.code.get_or_insert(code.into());
+                ticket.note.trouble = Some(refusal.kind.to_string());
             }
             refusal.response(shape, Some(&id))
         });
         if let Some(mut ticket) = ticket {
-            ticket.status = response.status().as_u16();
-            ticket.done = true;
+            ticket.note.status = response.status().as_u16();
+            ticket.note.done = true;
         }
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-moltbot-request-id", value);
@@ -218,8 +223,9 @@ impl Door {
         let wanted = wanted.map(|name| name.to_str().unwrap_or_default());
         let agent = state.agent(token, wanted)?;
         if let Some(ticket) = ticket {
-            ticket.token = token.name.clone();
-            ticket.agent = agent.name.clone();
+            ticket.note.token = token.name.clone();
+            ticket.note.agent = agent.name.clone();
+            ticket.note.recorded = place.is_served();
             ticket.admitted = Some(token.admit(now)?);
         }
         if *place == Place::Nowhere {
@@ -267,7 +273,9 @@ impl Door {
             Place::Messages => self.messages(asked, Op::Messages, head, body, ticket).await,
             Place::CountTokens => self.messages(asked, Op::CountTokens, head, body, ticket).await,
             Place::Models | Place::Model
-                if asked.shape == Shape::OpenAi || asked.token.access.models.is_some() =>
+                if asked.shape == Shape::OpenAi
+                    || asked.token.access.models.is_some()
+                    || asked.agent.has_program() =>
             {
                 models::answer(asked, head.uri.path()).map(json_response)
             }
@@ -308,6 +316,8 @@ impl Door {
     }
 
     /// Sends a Messages body on, whoever wrote it.
+    ///
+    /// Where the config allows it, another model may answer instead of the one asked for.
     pub(crate) async fn forward_body(
         &self,
         asked: &Asked<'_>,
@@ -316,6 +326,7 @@ impl Door {
         mut pieces: Vec<Bytes>,
         ticket: &mut Option<Ticket>,
     ) -> Result<Obtained, Refusal> {
+        let ticket = ticket.as_mut().expect("handed over only with a reply");
         let raw = match self.model_of(&pieces) {
             Some(raw) => raw,
             None => {
@@ -323,18 +334,66 @@ impl Door {
                 self.model_or_why(&pieces, head)?
             }
         };
+        let session = head.headers.get("x-moltbot-session-key").map(|key| mix(1, key.as_bytes()));
+        let login = own_login::find(asked, &head.headers);
+        let mut headers = std::mem::take(&mut head.headers);
+        clean(&mut headers);
+        let query = head.uri.query().unwrap_or_default().to_string();
+        let mut sent = Sent { op, query, headers, session, login, pieces };
+        if !asked.state.settings.model_fallback || op != Op::Messages || sent.login.is_some() {
+            return self.ask_model(asked, &raw, &mut sent, None, ticket).await.0;
+        }
+        self.ask_models(asked, &raw, sent, ticket).await
+    }
+
+    /// Sends a body on to one model. With `instead` that model stands in for another one.
+    pub(super) async fn ask_model(
+        &self,
+        asked: &Asked<'_>,
+        raw: &str,
+        sent: &mut Sent,
+        instead: Option<Text>,
+        ticket: &mut Ticket,
+    ) -> (Result<Obtained, Refusal>, Option<FailureKind>) {
+        let mut failure = None;
+        let answer = self.ask(asked, raw, sent, instead, ticket, &mut failure).await;
+        (answer, failure)
+    }
+
+    async fn ask(
+        &self,
+        asked: &Asked<'_>,
+        raw: &str,
+        sent: &mut Sent,
+        instead: Option<Text>,
+        ticket: &mut Ticket,
+        failure: &mut Option<FailureKind>,
+    ) -> Result<Obtained, Refusal> {
+        let Sent { op, session, pieces, .. } = sent;
         let limited = asked.token.access.models.is_some();
-        let route = asked.agent.route(&raw, &asked.state.settings).await;
-        let route = route.map_err(Refusal::not_found)?;
-        if !asked.token.allows(&[&raw, &route.label, &route.model.model]) {
+        let route = asked.agent.route(raw, &asked.state.settings).await;
+        let mut route = route.map_err(Refusal::not_found)?;
+        if !asked.token.allows(&[raw, &route.label, &route.model.model]) {
             let text = format!("this token may not ask for the model {raw}");
             return Err(Refusal::forbidden(text));
         }
-        let session = head.headers.get("x-moltbot-session-key").map(|key| mix(1, key.as_bytes()));
+        let mut changed: Vec<Text> = instead.into_iter().collect();
+        let login = sent.login.clone().filter(|_| !is_program(asked.agent.setup(&route)));
+        if login.is_some() {
+            route = own_login::route(&route);
+        }
         let several = route.credentials.len() > 1;
         let whole = route.rules || limited || (several && session.is_none());
         if whole {
-            join(&mut pieces);
+            join(pieces);
+        }
+        if route.auto_cache
+            && *op == Op::Messages
+            && let Some(body) = pieces.first()
+            && let Some(body) = autocache::place(body).map_err(not_usable)?
+        {
+            *pieces = vec![body];
+            changed.push("cache_control".into());
         }
         let first = pieces.first().cloned().unwrap_or_default();
         let patterns = if whole { &route.patterns } else { &self.model_only };
@@ -343,26 +402,28 @@ impl Door {
             stop_early: !route.rules && !limited,
             ..ScanOptions::default()
         };
-        let found =
-            scan(&first, patterns, options).map_err(|error| Refusal::invalid(error.to_string()))?;
+        let found = scan(&first, patterns, options).map_err(not_usable)?;
         let conversation = session.or_else(|| several.then(|| conversation(&found)));
-        let mut headers = std::mem::take(&mut head.headers);
-        clean(&mut headers);
+        let again = asked.state.settings.model_fallback;
         let mut job = Job {
-            op,
+            op: *op,
             method: Method::POST,
             path: String::new(),
-            query: head.uri.query().unwrap_or_default().to_string(),
-            headers,
-            body: JobBody::Pieces(pieces),
+            query: sent.query.clone(),
+            headers: if again { sent.headers.clone() } else { std::mem::take(&mut sent.headers) },
+            body: JobBody::Pieces(pieces.clone()),
             conversation,
+            login,
+            changed,
+            failure: None,
         };
-        let ticket = ticket.as_mut().expect("handed over only with a reply");
-        ticket.model = route.label.clone();
-        ticket.info = route.info.clone();
+        ticket.goes(&route);
         let (settings, pool) = (&asked.state.settings, &self.pool);
-        let forward = Forward { agent: &asked.agent, settings, pool };
-        forward.obtain(route, &raw, &mut job, &found, ticket).await
+        let programs = &self.shared.programs;
+        let forward = Forward { agent: &asked.agent, settings, pool, programs };
+        let answer = forward.obtain(route, raw, &mut job, &found, ticket).await;
+        *failure = job.failure;
+        answer
     }
 
     /// Lists, batches and files: as they are, with one credential that does not change.
@@ -374,10 +435,16 @@ impl Door {
         body: Option<Capped>,
         ticket: &mut Option<Ticket>,
     ) -> Result<Response<DoorBody>, Refusal> {
-        let route = asked.agent.route("", &asked.state.settings).await;
-        let route = route.map_err(Refusal::not_found)?;
+        let raw = if body.is_some() { PINNED } else { "" };
+        let route = asked.agent.route(raw, &asked.state.settings).await;
+        let mut route = route.map_err(Refusal::not_found)?;
+        let login = own_login::find(asked, &head.headers);
+        if login.is_some() {
+            route = own_login::route(&route);
+        }
         let mut headers = std::mem::take(&mut head.headers);
         clean(&mut headers);
+        let upload = body.as_ref().map(Capped::upload);
         let path = match op {
             Op::PassThrough => format!("{} {}", head.method, head.uri.path()),
             _ => String::new(),
@@ -393,13 +460,20 @@ impl Door {
                 None => JobBody::Pieces(Vec::new()),
             },
             conversation: None,
+            login,
+            changed: Vec::new(),
+            failure: None,
         };
         let sent = ticket.as_mut().expect("handed over only with a reply");
         let (settings, pool) = (&asked.state.settings, &self.pool);
-        let forward = Forward { agent: &asked.agent, settings, pool };
-        let route = if op == Op::Models { route } else { route.pinned() };
-        let obtained = forward.obtain(route, "", &mut job, &[], sent).await?;
-        obtained.into_response(asked, ticket)
+        let programs = &self.shared.programs;
+        let forward = Forward { agent: &asked.agent, settings, pool, programs };
+        sent.goes(&route);
+        let obtained = forward.obtain(route, raw, &mut job, &[], sent).await;
+        if upload.is_some_and(|upload| upload.over.load(Ordering::Relaxed)) {
+            return Err(too_large(self.shared.tuning.max_upload));
+        }
+        obtained?.into_response(asked, ticket)
     }
 
     /// Reads a body whole, as the pieces it came in.
@@ -475,10 +549,8 @@ impl Obtained {
         let mut ticket = ticket.take().expect("handed over once");
         clean_reply(&mut parts.headers);
         parts.extensions.clear();
-        ticket.status = parts.status.as_u16();
-        if parts.status.is_success() {
-            ticket.trouble = None;
-        }
+        ticket.note.status = parts.status.as_u16();
+        ticket.note.changed.clone_from(&changed);
         if !changed.is_empty()
             && let Ok(value) = HeaderValue::from_str(&changed.join(", "))
         {
@@ -493,6 +565,10 @@ impl Obtained {
     }
 }
 
+fn not_usable(error: ScanError) -> Refusal {
+    Refusal::invalid(error.to_string())
+}
+
 /// Tells conversations apart: by the user the client names, else by what stays the same in it.
 fn conversation(found: &[moltbot_core::Found<'_>]) -> u64 {
     let user = found.iter().find(|place| place.path == "/metadata/user_id");
@@ -504,7 +580,7 @@ fn conversation(found: &[moltbot_core::Found<'_>]) -> u64 {
     stable.fold(3, |hash, place| mix(hash, place.value.as_bytes()))
 }
 
-fn join(pieces: &mut Vec<Bytes>) {
+pub(super) fn join(pieces: &mut Vec<Bytes>) {
     if pieces.len() < 2 {
         return;
     }

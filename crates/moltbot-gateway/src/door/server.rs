@@ -14,14 +14,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use moltbot_profiles::StoreError;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle as Task;
 
 use super::agent::Agent;
+use super::child::Programs;
 use super::log::Journal;
 use super::serve::Door;
 use super::settings::{Settings, Tuning};
 use super::shared::{Shared, State};
 use crate::engine::Engine;
+use crate::record_log::RecordLog;
 
 /// The most header lines of a request, and the most bytes that are buffered of one connection.
 const MOST_HEADERS: usize = 100;
@@ -30,6 +33,15 @@ const READ_BUFFER: usize = 128 << 10;
 /// How often stores are written, and every how many of these rounds they are read again.
 const ROUND_MS: u64 = 1_000;
 const ROUNDS_PER_READ: u32 = 5;
+
+/// Every how many rounds logins that end soon are renewed; the first time at once.
+const ROUNDS_PER_RENEWAL: u32 = 30;
+
+/// How long the end waits for a renewal under way: a little longer than a token endpoint may take.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(35);
+
+/// How long the end waits for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// Why a gateway did not start.
 #[derive(Debug, Error)]
@@ -49,6 +61,8 @@ pub struct Gateway {
     open: Arc<AtomicUsize>,
     stop: watch::Sender<Stop>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends after the others, which leave it what is to be written.
+    scribe: Option<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -74,18 +88,21 @@ impl Gateway {
         log: Option<Box<dyn Write + Send>>,
     ) -> Result<Self, GatewayError> {
         let keeper = runtime()?;
-        let agents = keeper.block_on(open(agents))?;
+        let hurry = Arc::new(Notify::new());
+        let agents = keeper.block_on(open(agents, &hurry, None))?;
         let clock = match agents.first() {
             Some(agent) => agent.engine.host.clock.clone(),
             None => Arc::new(crate::clock::SystemClock),
         };
         let journal = Arc::new(Journal::new(log.is_some()));
         let state = State::new(settings, agents, None);
-        let shared = Arc::new(Shared::new(state, clock, journal, tuning));
+        let programs = runtime()?;
+        let kept = Programs::new(programs.handle().clone());
+        let shared = Arc::new(Shared::new(state, clock, journal, tuning, kept, hurry));
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let (stop, stopped) = watch::channel(Stop::Running);
         let open = Arc::new(AtomicUsize::new(0));
-        let mut gateway = Self { shared, open, stop, threads: Vec::new(), addresses };
+        let mut gateway = Self { shared, open, stop, threads: Vec::new(), scribe: None, addresses };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if tuning.workers == 0 { cores.div_ceil(2) } else { tuning.workers };
         let (doors, receivers): (Vec<_>, Vec<_>) =
@@ -115,8 +132,14 @@ impl Gateway {
             })?;
         }
         drop(doors);
+        let mut until = stopped.clone();
+        // Ending its event loop ends the programs.
+        gateway.spawn("programs", move || programs.block_on(reached(&mut until, Stop::Now)))?;
         let shared = gateway.shared.clone();
-        gateway.spawn("keeper", move || keeper.block_on(keep(shared, stopped, log)))?;
+        gateway.spawn("keeper", move || keeper.block_on(keep(shared, stopped)))?;
+        let shared = gateway.shared.clone();
+        let write = std::thread::Builder::new().name("scribe".into());
+        gateway.scribe = Some(write.spawn(move || scribe(&shared, log))?);
         Ok(gateway)
     }
 
@@ -131,7 +154,8 @@ impl Gateway {
     /// # Errors
     /// Says which store cannot be read.
     pub fn replace(&self, settings: Settings, agents: Vec<Engine>) -> Result<(), GatewayError> {
-        let agents = runtime()?.block_on(open(agents))?;
+        let before = self.shared.state();
+        let agents = runtime()?.block_on(open(agents, &self.shared.hurry, Some(&before)))?;
         let state = State::new(settings, agents, Some(&self.shared.state()));
         self.shared.replace(state);
         Ok(())
@@ -163,6 +187,13 @@ impl Gateway {
             // A panic there was printed there.
             let _ = thread.join();
         }
+        self.shared.journal.close();
+        let Some(scribe) = self.scribe.take() else { return };
+        // Whoever reads the log may have stopped reading: that must not keep the gateway alive.
+        let until = Instant::now() + LAST_LINES;
+        while !scribe.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -181,10 +212,19 @@ fn listen(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
     tokio::net::TcpListener::from_std(listener)
 }
 
-async fn open(engines: Vec<Engine>) -> Result<Vec<Agent>, StoreError> {
+async fn open(
+    engines: Vec<Engine>,
+    hurry: &Arc<Notify>,
+    before: Option<&State>,
+) -> Result<Vec<Agent>, StoreError> {
     let mut agents = Vec::with_capacity(engines.len());
-    for engine in engines {
-        agents.push(Agent::open(engine).await?);
+    // One budget of retries over the traffic of all agents, and it outlives a change of config.
+    let known = before.and_then(|state| state.agents.values().next());
+    let known = known.map(|agent| agent.engine.budget.clone());
+    let budget = known.or_else(|| engines.first().map(|engine| engine.budget.clone()));
+    for mut engine in engines {
+        engine.budget = budget.clone().unwrap_or_default();
+        agents.push(Agent::open(engine, hurry.clone()).await?);
     }
     Ok(agents)
 }
@@ -312,19 +352,50 @@ async fn accept_all(
     }
 }
 
-/// Writes and reads the stores, and writes the log, until the end.
+/// Writes log lines and decision records, until the end.
+fn scribe(shared: &Shared, mut log: Option<Box<dyn Write + Send>>) {
+    let mut failing = false;
+    loop {
+        let more = shared.journal.wait();
+        let state = shared.state();
+        let mut problem = None;
+        let keep = |name: &str, lines: &[u8]| {
+            let Some(agent) = state.agents.get(name) else { return };
+            let records = RecordLog::new(agent.engine.agent().logs());
+            if let Err(error) = records.append_lines(lines) {
+                problem = Some(format!("{}: {error}", records.path().display()));
+            }
+        };
+        shared.journal.flush(log.as_mut(), keep);
+        if let Some(problem) = problem.as_ref().filter(|_| !failing) {
+            shared.journal.say(&format!("warning: requests cannot be recorded: {problem}"));
+        }
+        failing = problem.is_some();
+        if !more {
+            return;
+        }
+    }
+}
+
+/// Writes and reads the stores, and renews logins early, until the end.
 async fn keep(
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<Stop>,
-    mut log: Option<Box<dyn Write + Send>>,
 ) {
     let mut round = 0;
     let mut failing = false;
+    let mut renewing: Option<Task<()>> = None;
     loop {
         let last = tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(ROUND_MS)) => false,
+            () = shared.hurry.notified() => false,
             () = reached(&mut stopped, Stop::Now) => true,
         };
+        // Nobody waits for an early renewal, and only one is under way.
+        let idle = renewing.as_ref().is_none_or(Task::is_finished);
+        if round % ROUNDS_PER_RENEWAL == 0 && idle && !last {
+            renewing = Some(tokio::spawn(renew_early(shared.clone())));
+        }
         round += 1;
         let state = shared.state();
         let mut problem = None;
@@ -343,11 +414,35 @@ async fn keep(
             _ => {}
         }
         failing = problem.is_some();
-        if let Some(log) = &mut log {
-            shared.journal.flush(&mut **log);
+        if let Some(renewing) = renewing.take_if(|_| last) {
+            // A request that was sent is heard out; after that its journal tells the rest.
+            let _ = tokio::time::timeout(RENEWAL_PATIENCE, renewing).await;
         }
         if last {
             return;
+        }
+    }
+}
+
+/// Renews the logins of all agents that end soon, before a request has to wait for it.
+async fn renew_early(shared: Arc<Shared>) {
+    for agent in shared.state().agents.values() {
+        // A store that cannot be written now is reported by who keeps it.
+        let linked = agent.engine.relink().await.unwrap_or_default();
+        for id in &linked {
+            shared.journal.say(&format!("agent={} {id} is a link now, no copy", agent.name));
+        }
+        let done = agent.engine.renew_early().await;
+        for (id, result) in &done {
+            let name = &agent.name;
+            shared.journal.say(&match result {
+                Ok(_) => format!("agent={name} renewed {id} before its end"),
+                Err(error) => format!("warning: agent={name} {}", error.message),
+            });
+        }
+        if !linked.is_empty() || done.iter().any(|(_, result)| result.is_ok()) {
+            // What cannot be read now is read, or reported, by the next round.
+            let _ = agent.reload().await;
         }
     }
 }

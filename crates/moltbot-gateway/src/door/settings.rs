@@ -11,6 +11,10 @@ pub struct Settings {
     pub default_agent: String,
     /// Whether logins and tokens of subscriptions serve requests (decision 7).
     pub allow_subscription: bool,
+    /// Whether a client's own login is sent on, instead of a credential of the agent's.
+    pub passthrough_login: bool,
+    /// Whether another configured model may answer when the one asked for cannot.
+    pub model_fallback: bool,
     /// Whether the dialect of `/v1/chat/completions` is spoken.
     pub chat_completions: bool,
     /// Names beside the address itself under which clients may ask for this gateway.

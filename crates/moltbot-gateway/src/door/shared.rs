@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Notify;
+
 use super::access::{Failures, Token};
 use super::agent::Agent;
+use super::child::Programs;
 use super::error::Refusal;
 use super::log::Journal;
 use super::settings::{Settings, Tuning};
@@ -18,6 +21,9 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<Journal>,
     pub(crate) failures: Failures,
     pub(crate) tuning: Tuning,
+    pub(crate) programs: Programs,
+    /// Wakes the keeper before its next round.
+    pub(crate) hurry: Arc<Notify>,
     draining: AtomicBool,
 }
 
@@ -34,6 +40,8 @@ impl Shared {
         clock: Arc<dyn Clock>,
         journal: Arc<Journal>,
         tuning: Tuning,
+        programs: Programs,
+        hurry: Arc<Notify>,
     ) -> Self {
         Self {
             state: RwLock::new(Arc::new(state)),
@@ -41,6 +49,8 @@ impl Shared {
             journal,
             failures: Failures::default(),
             tuning,
+            programs,
+            hurry,
             draining: AtomicBool::new(false),
         }
     }

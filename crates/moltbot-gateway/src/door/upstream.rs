@@ -2,7 +2,9 @@
 //! worker, all others (TLS, proxies, HTTP/2) through the client that chats use too.
 
 use std::collections::HashMap;
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,9 +19,10 @@ use hyper_util::rt::TokioIo;
 use moltbot_core::{Ended, NetworkFault};
 use reqwest::Url;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::body::{BodyError, OutBody};
+use super::body::{BodyError, OutBody, Upload};
 use crate::http::{Http, Limits, explain, is_loopback, origin};
 use crate::send::{SendError, check_origin};
 
@@ -123,6 +126,7 @@ impl Pool {
         let Some(near) = out.target.near.clone() else { return far(http, out, limits).await };
         let Outgoing { method, target, mut headers, body } = out;
         headers.insert(HOST, target.host.clone());
+        let upload = body.upload();
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = target.uri.clone();
@@ -133,22 +137,23 @@ impl Pool {
                 None => (connect(&near, limits.connect_ms).await?, true),
             };
             let wait = Duration::from_millis(limits.first_byte_ms);
-            match timeout(wait, sender.try_send_request(request)).await {
-                Ok(Ok(response)) => {
+            let reply = sender.try_send_request(request);
+            match patient(wait, upload.as_deref(), reply).await {
+                Some(Ok(response)) => {
                     let (parts, body) = response.into_parts();
                     let source = Near { body, sender: Some(sender), pool: self.clone(), key: near };
                     return Ok((parts, Source::Near(source)));
                 }
                 // The service had closed the kept connection; nothing of the request was sent.
-                Ok(Err(mut failed)) if !fresh && failed.message().is_some() => {
+                Some(Err(mut failed)) if !fresh && failed.message().is_some() => {
                     request = failed.take_message().expect("looked at above");
                 }
-                Ok(Err(failed)) => {
+                Some(Err(failed)) => {
                     let error = failed.into_error();
                     let text = format!("the connection to the service broke: {error}");
                     return Err(Lost::new(NetworkFault::Broken, text));
                 }
-                Err(_) => return Err(no_reply(limits.first_byte_ms)),
+                None => return Err(no_reply(limits.first_byte_ms)),
             }
         }
     }
@@ -203,9 +208,31 @@ async fn connect(key: &str, connect_ms: u64) -> Result<SendRequest<OutBody>, Los
     Ok(sender)
 }
 
+/// Waits for a reply; an upload that moves on has not been waited for yet.
+async fn patient<F: Future>(
+    wait: Duration,
+    upload: Option<&Upload>,
+    reply: F,
+) -> Option<F::Output> {
+    let Some(upload) = upload else { return timeout(wait, reply).await.ok() };
+    let mut reply = pin!(reply);
+    let mut before = 0;
+    loop {
+        if let Ok(reply) = timeout(wait, reply.as_mut()).await {
+            return Some(reply);
+        }
+        let moved = upload.moved.load(Ordering::Relaxed);
+        if moved == before {
+            return None;
+        }
+        before = moved;
+    }
+}
+
 async fn far(http: &Http, out: Outgoing, limits: Limits) -> Result<(Parts, Source), Lost> {
     let Outgoing { method, target, headers, body } = out;
     let client = http.client(&target.url).map_err(|text| Lost::new(NetworkFault::Other, text))?;
+    let upload = body.upload();
     let body = match body {
         OutBody::Pieces { mut left, .. } if left.len() <= 1 => {
             left.pop_front().unwrap_or_default().into()
@@ -213,9 +240,9 @@ async fn far(http: &Http, out: Outgoing, limits: Limits) -> Result<(Parts, Sourc
         body => reqwest::Body::wrap(body),
     };
     let request = client.request(method, target.url.clone()).headers(headers).body(body).send();
-    let sent = match timeout(Duration::from_millis(limits.first_byte_ms), request).await {
-        Ok(sent) => sent,
-        Err(_) => return Err(no_reply(limits.first_byte_ms)),
+    let wait = Duration::from_millis(limits.first_byte_ms);
+    let Some(sent) = patient(wait, upload.as_deref(), request).await else {
+        return Err(no_reply(limits.first_byte_ms));
     };
     let response = sent.map_err(|error| {
         let fault = match () {
@@ -240,6 +267,8 @@ fn no_reply(ms: u64) -> Lost {
 pub(crate) enum Source {
     Near(Near),
     Far(Box<reqwest::Body>),
+    /// Written in this process.
+    Made(mpsc::UnboundedReceiver<Bytes>),
 }
 
 /// A reply on a connection that is kept once the reply has been read to its end.
@@ -277,6 +306,9 @@ impl Source {
                     let frame = std::task::ready!(Pin::new(body.as_mut()).poll_frame(cx));
                     frame.map(|frame| frame.map_err(|error| explain(&error).into()))
                 }
+                Self::Made(pieces) => {
+                    std::task::ready!(pieces.poll_recv(cx)).map(|piece| Ok(Frame::data(piece)))
+                }
             };
             return Poll::Ready(match frame {
                 None => None,
@@ -298,6 +330,7 @@ impl Source {
         match self {
             Self::Near(near) => near.body.is_end_stream(),
             Self::Far(body) => body.is_end_stream(),
+            Self::Made(pieces) => pieces.is_closed() && pieces.is_empty(),
         }
     }
 
@@ -305,6 +338,7 @@ impl Source {
         match self {
             Self::Near(near) => near.body.size_hint(),
             Self::Far(body) => body.size_hint(),
+            Self::Made(_) => SizeHint::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use moltbot_core::{AuthError, Generation, Timestamp};
-use moltbot_profiles::FailedRenewal;
+use moltbot_profiles::{EARLY_RENEWAL_MS, FailedRenewal};
 use tokio::sync::watch;
 
 use super::{RenewError, Renewed};
@@ -24,6 +24,8 @@ pub(crate) struct Flights(Arc<Mutex<Inner>>);
 struct Inner {
     under_way: HashMap<String, Waiting>,
     failed: HashMap<String, FailedRenewal>,
+    /// When a login was last renewed before its end.
+    early: HashMap<String, Timestamp>,
 }
 
 impl Flights {
@@ -84,6 +86,18 @@ impl Flights {
             Some(failure) => inner.failed.insert(id.to_string(), failure),
             None => inner.failed.remove(id),
         };
+    }
+
+    /// Tells whether a login was renewed early not long ago: one that never lives longer than the
+    /// early window would be renewed all the time.
+    pub(super) fn early_lately(&self, id: &str, now: Timestamp) -> bool {
+        let at = self.inner().early.get(id).copied();
+        at.is_some_and(|at| (0..EARLY_RENEWAL_MS).contains(&now.since(at)))
+    }
+
+    /// Remembers that a login was renewed early.
+    pub(super) fn set_early(&self, id: &str, now: Timestamp) {
+        self.inner().early.insert(id.to_string(), now);
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

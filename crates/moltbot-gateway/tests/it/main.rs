@@ -12,3 +12,4 @@ mod models;
 mod probe;
 mod renewal;
 mod stage;
+mod traffic;

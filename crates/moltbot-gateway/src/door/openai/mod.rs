@@ -5,14 +5,12 @@ mod reply;
 mod request;
 mod stream;
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
-use moltbot_core::{DecoderMode, Op, VERSION};
+use moltbot_core::{Op, VERSION};
 use serde_json::Value;
 
 use super::access::check_content;
@@ -56,7 +54,7 @@ pub(crate) async fn chat(
     let wanted = translate(&sent, &model, info.as_ref()).map_err(Refusal::invalid)?;
     let asked = Asked { state: asked.state, token: asked.token, agent, shape: asked.shape };
     if let Some(ticket) = ticket {
-        ticket.agent = asked.agent.name.clone();
+        ticket.note.agent = asked.agent.name.clone();
     }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -69,7 +67,7 @@ pub(crate) async fn chat(
     (head.headers, head.uri) = (headers, hyper::Uri::from_static("/v1/messages"));
     let body = vec![Bytes::from(wanted.body.to_string())];
     let obtained = door.forward_body(&asked, Op::Messages, head, body, ticket).await?;
-    let provider = asked.agent.provider(&model);
+    let decoder = asked.agent.decoder(&model);
     let Wanted { stream, usage, .. } = wanted;
     let good = obtained.parts.status.is_success();
     let event_stream = obtained.stream;
@@ -81,10 +79,9 @@ pub(crate) async fn chat(
         (parts, relay)
     };
     parts.headers.remove(CONTENT_LENGTH);
-    match provider {
-        Some(provider) if good && stream && event_stream => {
+    match decoder {
+        Some(decoder) if good && stream && event_stream => {
             parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-            let decoder = provider.decoder(DecoderMode::Full);
             let stream = Stream::new(relay, decoder, named.to_string(), created, usage);
             response = Response::from_parts(parts, DoorBody::Made(Box::new(stream)));
         }
@@ -127,13 +124,5 @@ async fn whole(mut relay: Box<super::relay::Relay>) -> Result<Bytes, Refusal> {
             }
             Some(Err(_)) => return Err(Refusal::upstream("the reply of the service broke off")),
         }
-    }
-}
-
-impl super::agent::Agent {
-    /// Returns who translates for a model.
-    fn provider(self: &Arc<Self>, model: &str) -> Option<&'static dyn moltbot_core::Provider> {
-        let parsed = self.engine.models().parse(model).ok()?;
-        Some(self.engine.provider(&parsed.model.provider)?.entry.provider)
     }
 }
