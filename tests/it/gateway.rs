@@ -1,8 +1,13 @@
 //! The gateway from outside: real sockets, real signals, the lab or a scripted service behind it
 //! (spec cases 72 to 75, spec 08).
 
+mod claude;
+mod clients;
+mod crowd;
 mod doors;
 mod openai;
+mod passing;
+mod records;
 mod safety;
 mod upstream;
 
@@ -19,15 +24,15 @@ use crate::support::{KEY, KEY2, Sandbox, until};
 const TOKEN: &str = "mbg_FAKEgatewayTOKENfakeGATEWAYtoken";
 
 /// A running gateway, ended with its test.
-struct Gate {
+pub(crate) struct Gate {
     child: Child,
     addr: String,
 }
 
 /// An answer, read to the end of its connection or of its length.
 #[derive(Debug, Clone)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
     body: Vec<u8>,
 }
@@ -53,12 +58,21 @@ impl Answer {
 
 impl Gate {
     /// Starts a gateway on a free port and waits until it serves.
-    fn start(sandbox: &Sandbox) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox) -> Self {
+        Self::begin(sandbox, &[], Stdio::null())
+    }
+
+    /// The same with flags, and its log in a file.
+    fn logged(sandbox: &Sandbox, log: &std::path::Path, flags: &[&str]) -> Self {
+        Self::begin(sandbox, flags, std::fs::File::create(log).expect("a file").into())
+    }
+
+    fn begin(sandbox: &Sandbox, flags: &[&str], log: Stdio) -> Self {
         let mut child = sandbox
-            .command(&["gateway", "--port", "0", "--verbose"])
+            .command(&[&["gateway", "--port", "0"], flags].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the gateway starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
@@ -108,7 +122,7 @@ impl Gate {
     }
 
     /// Posts JSON with the owner's token.
-    fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         let headers = [
             ("x-api-key", TOKEN),
             ("anthropic-version", "2023-06-01"),
@@ -121,9 +135,14 @@ impl Gate {
         self.ask("GET", path, &[("x-api-key", TOKEN), ("anthropic-version", "2023-06-01")], b"")
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the gateway runs");
+    }
+
+    /// Waits for its end and returns its exit code; `None` after a signal.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("the gateway was started here").code()
     }
 }
 

@@ -65,9 +65,9 @@ pub(crate) fn request(
     plan.composed_defaults(method);
     plan.config(auth)?;
     plan.identity(auth);
-    plan.betas(auth, cache_rules_apply(chat, with));
-    plan.encoding();
     let ttl = cache_ttl(chat, with, auth);
+    plan.betas(auth, ttl_beta(chat, with, ttl));
+    plan.encoding();
     let splices = plan.body(ttl);
     let Plan { set, drop, changed, .. } = plan;
     let url = url(chat, path)?;
@@ -192,6 +192,19 @@ fn cache_ttl(chat: &ChatView<'_>, with: &CredentialView<'_>, auth: Auth) -> Opti
     let asked = chat.params.get("cacheControlTtl")?.as_str()?;
     let ttl = CACHE_TTLS.into_iter().find(|ttl| *ttl == asked)?;
     (auth.is_key() && cache_rules_apply(chat, with)).then_some(ttl)
+}
+
+/// Tells whether the beta of lifetimes goes along: with every chat of our own (spec T-19), and with
+/// a client's only where a lifetime is written into its breakpoints; else its list stays its own.
+fn ttl_beta(chat: &ChatView<'_>, with: &CredentialView<'_>, ttl: Option<&str>) -> bool {
+    match chat.origin {
+        Origin::Composed => cache_rules_apply(chat, with),
+        _ => ttl.is_some() && chat.found.iter().any(|found| is_breakpoint(&found.path)),
+    }
+}
+
+fn is_breakpoint(path: &str) -> bool {
+    path.ends_with("/cache_control")
 }
 
 /// The request as it grows.
@@ -353,7 +366,7 @@ impl<'c, 'd> Plan<'c, 'd> {
         for found in self.chat.found.iter() {
             let (what, splice) = if found.path == "/model" {
                 ("model", model_splice(found, &self.chat.model))
-            } else if found.path.ends_with("/cache_control") {
+            } else if is_breakpoint(&found.path) {
                 ("cache_control.ttl", ttl.and_then(|ttl| ttl_splice(found, ttl)))
             } else {
                 continue;

@@ -331,11 +331,18 @@ fn a_forwarded_request_with_a_key_keeps_the_clients_headers() {
         assert_eq!(sent.header(name), Some(before), "{name}");
     }
     assert_eq!(sent.header("anthropic-dangerous-direct-browser-access"), Some("true"));
+    // Nothing is written into its body: its own list stays as it is.
+    assert_eq!(sent.betas(), ["zeta-1", "claude-code-20250219", "alpha-2"]);
+    assert_eq!(sent.body, BODY);
+    assert_eq!(sent.changed, ["accept-encoding"]);
+    let sent = send(&with_ttl(chat, json!("1h")), &key(), BODY).unwrap();
     let expected =
         ["zeta-1", "claude-code-20250219", "alpha-2", "context-management-2025-06-27", TTL_BETA];
     assert_eq!(sent.betas(), expected);
-    assert_eq!(sent.body, BODY);
-    assert_eq!(sent.changed, ["anthropic-beta", "accept-encoding"]);
+    assert_eq!(sent.changed, ["anthropic-beta", "accept-encoding", "cache_control.ttl"]);
+    let plain = r#"{"model":"claude-opus-4-5"}"#;
+    let sent = send(&with_ttl(forwarded(plain, CLIENT), json!("1h")), &key(), plain).unwrap();
+    assert!(!sent.betas().contains(&TTL_BETA), "there is no breakpoint");
 }
 
 /// Nothing to add: not even the header's spelling changes.
