@@ -41,21 +41,14 @@ pub(crate) async fn check(cx: &Cx<'_>, stored: &[Credential]) -> Result<Vec<Find
         findings.push(finding(Level::Warning, text, Some(&fix)));
     }
 
-    for copy in stored.iter().filter(|credential| is_copy(credential)) {
-        let text = "a stored profile holds a copy of a Claude Code login";
-        findings.push(if reading.supersedes(copy) {
-            let text = format!(
-                "{text}; the live login is at least as new, so the next write makes it a link"
-            );
-            finding(Level::Info, text, None)
-        } else {
-            let text = format!("{text} and stays one, because {}", reading.why_not_newer(cx.now));
-            finding(
-                Level::Warning,
-                text,
-                Some("run `claude` and log in; the copy then becomes a link"),
-            )
-        });
+    // A copy that the live login supersedes becomes a link; the host says and does so.
+    for _ in stored.iter().filter(|stored| is_copy(stored) && !reading.supersedes(stored)) {
+        let text = format!(
+            "a stored profile holds a copy of a Claude Code login and stays one, because {}",
+            reading.why_not_newer(cx.now)
+        );
+        let fix = "run `claude` and log in; `moltbot doctor --fix` then makes it a link";
+        findings.push(finding(Level::Warning, text, Some(fix)));
     }
     if stored.len() > 1 {
         let text = format!("{} profiles use the same Claude Code login", stored.len());

@@ -83,10 +83,6 @@ fn copies_and_duplicates_are_named() {
         told(&doctor(&host, &at_now(), &stored)),
         [
             (
-                Level::Info,
-                "a stored profile holds a copy of a Claude Code login; the live login is at least as new, so the next write makes it a link"
-            ),
-            (
                 Level::Warning,
                 "a stored profile holds a copy of a Claude Code login and stays one, because the login in ~/.claude/.credentials.json is older"
             ),

@@ -196,10 +196,14 @@ pub(super) fn gather(
         false => cx.block_on(engine.survey(&store.profiles))?,
     };
     let mut survey = survey;
-    if engine.providers().iter().any(|setup| owns(setup) && engine.is_used(&setup.id)) {
-        // A program that keeps its own login is asked about it, which takes its time.
+    let usual = engine.models().primary().model.provider;
+    let lacking = store.profiles.is_empty() && engine.other_sources(&usual).0.is_empty();
+    let owned = |setup: &ProviderSetup| owns(setup) && (lacking || engine.is_used(&setup.id));
+    if engine.providers().iter().any(owned) {
+        // A program that keeps its own login is asked about it, which takes its time: only if it
+        // is used, or is all there is.
         let added = cx.block_on(async {
-            let views = engine.owners_logins().await;
+            let views = engine.owners_logins(lacking).await;
             let mut choices = Vec::new();
             for view in &views {
                 let provider = view.stored.provider.clone();
@@ -438,6 +442,20 @@ impl Gathered<'_> {
                 (None, None) => continue,
             };
             lines.push((view.id.clone(), text));
+        }
+        for entry in self.cx.registry.offers() {
+            let known = self.survey.views.iter().any(|view| view.id == entry.offer.profile);
+            if entry.offer.kind == CredentialKind::None
+                && !known
+                && self.engine.is_offered(entry.offer)
+            {
+                let program = entry.offer.needs.programs.first().map_or("", AsRef::as_ref);
+                let state = format!(
+                    "{program} is installed; no model of the config uses it, `moltbot doctor` asks it for version and login"
+                );
+                let text = format!("{state}\n  {}", terms(entry.offer));
+                lines.push((entry.offer.profile.to_string(), text));
+            }
         }
         for setup in self.engine.providers() {
             for source in self.engine.other_sources(&setup.id).0 {
