@@ -6,6 +6,7 @@ mod dist;
 mod new_plugin;
 mod scaffold;
 mod sync;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Some(("sync", args)) => sync::run(&workspace::root(), args.get_flag("check")),
         Some(("dist", args)) => dist::run(args),
         Some(("new-plugin", args)) => new_plugin::run(args),
+        Some(("torture", args)) => torture::run(args),
         Some(("bench", args)) => bench::run(args.get_flag("quick")),
         Some(("measure", args)) => {
             bench::measure(args.get_many::<String>("command").expect("required").cloned())
@@ -58,6 +60,7 @@ fn command() -> Command {
         )
         .subcommand(dist::command())
         .subcommand(new_plugin::command())
+        .subcommand(torture::command())
         .subcommand(
             Command::new("bench").about("Print the figures that the README quotes").arg(
                 Arg::new("quick")

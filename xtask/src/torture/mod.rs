@@ -1,0 +1,218 @@
+//! The torture: tries in many ways to make the program lose a login, and counts how often it does.
+//!
+//! `kill` and `recovery` work on the stock binary, with a third party's login loaded into it (the
+//! fixture `acme-oauth`); where the program must be careless, frozen or short of disk from the
+//! inside, the subject is `tests/torture/host.rs`, the same command line with a hook. A variant
+//! that is careless on purpose (`--careless`) must lose something: a test sees to it that every
+//! step notices.
+
+#[path = "../../../tests/fixtures/acme-oauth/src/server.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod acme;
+mod clock;
+mod crowd;
+mod disk;
+mod frozen;
+mod ground;
+mod kill;
+mod power;
+mod programs;
+mod recovery;
+mod subject;
+mod trace;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use self::programs::Programs;
+
+/// What a step found.
+#[derive(Default)]
+struct Tally {
+    /// What was tried, for the table.
+    what: String,
+    /// How often.
+    cases: u64,
+    /// How often something was lost.
+    losses: u64,
+    /// The first few losses, in words.
+    samples: Vec<String>,
+    /// Logins that were lost where nobody can help, which is no loss of ours.
+    window: u64,
+    /// What else is worth knowing.
+    note: String,
+}
+
+impl Tally {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), ..Self::default() }
+    }
+
+    /// Counts a case and what was wrong with it.
+    fn case(&mut self, wrong: Vec<String>) {
+        self.cases += 1;
+        self.losses += u64::from(!wrong.is_empty());
+        if self.samples.len() < 5 {
+            self.samples.extend(wrong.into_iter().next());
+        }
+    }
+}
+
+/// What all steps know.
+struct Plan {
+    seed: u64,
+    /// Under three minutes in all.
+    quick: bool,
+    /// How long the steps may take that could go on for ever.
+    minutes: f64,
+    /// The broken variant to work on; empty: none.
+    careless: String,
+    programs: Programs,
+}
+
+impl Plan {
+    /// Returns when a step has to end that may take `share` of the time.
+    fn until(&self, share: f64) -> Instant {
+        Instant::now() + Duration::from_secs_f64(self.minutes * 60.0 * share)
+    }
+
+    /// Tells whether a step has done enough. On a variant that must lose something it goes on
+    /// until it does, so that a slow machine finds it too.
+    fn is_over(&self, until: Instant, tally: &Tally) -> bool {
+        if self.is_careless() { tally.losses > 0 } else { Instant::now() >= until }
+    }
+
+    fn is_careless(&self) -> bool {
+        !self.careless.is_empty()
+    }
+}
+
+type Step = (&'static str, fn(&Plan) -> Result<Vec<Tally>>);
+
+const STEPS: &[Step] = &[
+    ("kill", kill::run),
+    ("recovery", recovery::run),
+    ("power", power::run),
+    ("disk", disk::run),
+    ("increments", crowd::increments),
+    ("refresh", crowd::refresh),
+    ("frozen", frozen::run),
+    ("clock", clock::run),
+];
+
+/// The broken variants; see `tests/torture/hook.rs`.
+const CARELESS: &[&str] =
+    &["no-lock", "no-sync", "erase-first", "write-after-parse", "no-reserve", "no-memory"];
+
+pub(crate) fn command() -> Command {
+    Command::new("torture")
+        .about("Kill, freeze, starve and crowd the credential store; count what is lost")
+        .arg(
+            Arg::new("step")
+                .num_args(0..)
+                .value_parser(STEPS.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+                .help("Only these steps"),
+        )
+        .arg(
+            Arg::new("minutes")
+                .long("minutes")
+                .value_name("N")
+                .value_parser(value_parser!(f64))
+                .default_value("10")
+                .help("How long to go on"),
+        )
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_name("S")
+                .value_parser(value_parser!(u64))
+                .help("Choose the same cases again; without it, others each time"),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .help("Less of everything, in under 3 minutes"),
+        )
+        .arg(
+            Arg::new("careless")
+                .long("careless")
+                .value_name("VARIANT")
+                .value_parser(CARELESS.to_vec())
+                .hide(true)
+                .help("Work on a variant that is broken on purpose"),
+        )
+}
+
+/// Runs the steps and prints the table; fails if anything was lost.
+pub(crate) fn run(args: &ArgMatches) -> Result<()> {
+    let quick = args.get_flag("quick");
+    let minutes = *args.get_one::<f64>("minutes").expect("it has a default");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let seed = args.get_one::<u64>("seed").copied().unwrap_or(now.as_micros() as u64);
+    let only: Vec<&String> = args.get_many("step").unwrap_or_default().collect();
+    let careless = args.get_one::<String>("careless").cloned().unwrap_or_default();
+    let programs = Programs::build(!careless.is_empty())?;
+    let minutes = if quick { 1.4 } else { minutes };
+    let plan = Plan { seed, quick, minutes, careless, programs };
+    let mut rows = Vec::new();
+    for (name, step) in STEPS {
+        if !only.is_empty() && !only.iter().any(|only| only == name) {
+            continue;
+        }
+        let start = Instant::now();
+        let tallies = step(&plan)?;
+        let seconds = start.elapsed().as_secs_f64();
+        for tally in tallies {
+            eprintln!("{name}: {}: {} cases, {} losses", tally.what, tally.cases, tally.losses);
+            for sample in &tally.samples {
+                eprintln!("  lost: {sample}");
+            }
+            rows.push((*name, tally));
+        }
+        eprintln!("{name}: {seconds:.0} s");
+    }
+    println!("{}", table(seed, &rows));
+    let losses: u64 = rows.iter().map(|(_, tally)| tally.losses).sum();
+    if losses > 0 {
+        bail!("something was lost in {losses} cases (--seed {seed})");
+    }
+    Ok(())
+}
+
+fn table(seed: u64, rows: &[(&str, Tally)]) -> String {
+    let mut text = format!(
+        "seed {seed}\n{:<11} {:<48} {:>8} {:>7}  {}\n",
+        "step", "tried", "cases", "losses", "remarks"
+    );
+    for (name, tally) in rows {
+        let Tally { what, cases, losses, note, .. } = tally;
+        text += &format!("{name:<11} {what:<48} {cases:>8} {losses:>7}  {note}\n");
+    }
+    text
+}
+
+/// A small generator of numbers that look random (splitmix64), so that a seed gives the same cases.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.roll() % limit.max(1)
+    }
+
+    fn shuffle<T>(&mut self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            list.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+}
