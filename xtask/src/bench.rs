@@ -1,5 +1,13 @@
 //! The figures that the README quotes, measured on this machine: medians of 20 runs.
 
+mod bare;
+mod claude;
+mod gateway;
+mod plugins;
+mod servers;
+mod streams;
+mod wrk;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,6 +22,10 @@ use moltbot_profiles::{AuthRules, ChoiceInput, FileStore, ResolvedState, order};
 use serde_json::{Value, json};
 
 use crate::workspace::{cargo, must, target_dir};
+
+pub(crate) use bare::serve as bare_proxy;
+pub(crate) use claude::{bench as claude, command as claude_command};
+pub(crate) use gateway::bench as gateway;
 
 /// A well-formed key that no service knows.
 const KEY: &str = "sk-ant-api03-BENCHbenchBENCHbenchBENCHbench01";
@@ -57,7 +69,11 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     let store = [output(Command::new(target_dir().join("release/xtask")).arg("measure-store"))?];
     let (load, pick) = (median(&store, "loadMs")?, median(&store, "pickUs")?);
     figure("store of 10,000 profiles, loaded and one picked", load + pick / 1e3, "ms", "15");
-    figure("the choice itself", pick, "us", "50");
+    figure("the choice itself, among 100 of its provider", pick, "us", "20");
+    let alone = median(&store, "pickAloneUs")?;
+    figure("the same in a store without the other 9,900", alone, "us", "20");
+
+    plugins::print(&binary, runs)?;
 
     let size = std::fs::metadata(&binary)?.len() as f64 / 1048576.0;
     figure("release binary", size, "MiB", "8");
@@ -193,7 +209,12 @@ pub(crate) fn measure_store() -> Result<()> {
     let rules = AuthRules::default();
     let resolved =
         |_: &str, stored: &moltbot_core::Credential| ResolvedState::stored(stored, false, now);
-    let (mut loads, mut picks) = (Vec::new(), Vec::new());
+    // The same provider's profiles, and nobody else's.
+    let mut alone = FileStore::new(path.clone()).load_blocking()?.profiles;
+    let others: Vec<String> = alone.iter().map(|(id, _)| id.to_string()).collect();
+    let others = others.iter().filter(|id| !id.starts_with("provider7:"));
+    others.for_each(|id| drop(alone.remove(id)));
+    let (mut loads, mut picks, mut alones) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let start = Instant::now();
         let loaded = FileStore::new(path.clone()).load_blocking()?;
@@ -203,8 +224,12 @@ pub(crate) fn measure_store() -> Result<()> {
         let choice = order(&input);
         picks.push(start.elapsed().as_secs_f64() * 1e6);
         ensure!(choice.candidates.len() == 100, "{} candidates", choice.candidates.len());
+        let start = Instant::now();
+        let choice = order(&ChoiceInput::new(&alone, &rules, "provider7", &resolved, now));
+        alones.push(start.elapsed().as_secs_f64() * 1e6);
+        ensure!(choice.candidates.len() == 100, "{} candidates", choice.candidates.len());
     }
-    println!("{}", json!({ "loadMs": middle(loads), "pickUs": middle(picks) }));
+    println!("{}", json!({ "loadMs": middle(loads), "pickUs": middle(picks), "pickAloneUs": middle(alones) }));
     Ok(())
 }
 

@@ -21,7 +21,14 @@ fn main() -> ExitCode {
         Some(("dist", args)) => dist::run(args),
         Some(("new-plugin", args)) => new_plugin::run(args),
         Some(("torture", args)) => torture::run(args),
-        Some(("bench", args)) => bench::run(args.get_flag("quick")),
+        Some(("bench", args)) => match args.subcommand() {
+            Some(("claude", args)) => bench::claude(args),
+            Some((_, args)) => bench::gateway(args),
+            None => bench::run(args.get_flag("quick")),
+        },
+        Some(("bare-proxy", args)) => {
+            bench::bare_proxy(*args.get_one("upstream").expect("required"))
+        }
         Some(("measure", args)) => {
             bench::measure(args.get_many::<String>("command").expect("required").cloned())
         }
@@ -62,12 +69,26 @@ fn command() -> Command {
         .subcommand(new_plugin::command())
         .subcommand(torture::command())
         .subcommand(
-            Command::new("bench").about("Print the figures that the README quotes").arg(
-                Arg::new("quick")
-                    .long("quick")
-                    .action(ArgAction::SetTrue)
-                    .help("Leave out the clean build"),
-            ),
+            Command::new("bench")
+                .about("Print the figures that the README quotes")
+                .arg(
+                    Arg::new("quick")
+                        .long("quick")
+                        .action(ArgAction::SetTrue)
+                        .help("Leave out the clean build"),
+                )
+                .subcommand(bench_gateway())
+                .subcommand(bench::claude_command()),
+        )
+        .subcommand(
+            Command::new("bare-proxy")
+                .about("Pass HTTP on as plainly as hyper can; the control of `bench gateway`")
+                .hide(true)
+                .arg(
+                    Arg::new("upstream")
+                        .required(true)
+                        .value_parser(clap::value_parser!(std::net::SocketAddr)),
+                ),
         )
         .subcommand(
             Command::new("measure-store")
@@ -79,5 +100,39 @@ fn command() -> Command {
                 .about("Run one command and print its wall time and peak memory as JSON")
                 .hide(true)
                 .arg(Arg::new("command").num_args(1..).required(true).last(true)),
+        )
+}
+
+fn bench_gateway() -> Command {
+    let number = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .default_value(default)
+            .value_parser(clap::value_parser!(u32))
+            .help(help)
+    };
+    Command::new("gateway")
+        .about("Compare the gateway with nginx and a bare hyper proxy; needs nginx and wrk")
+        .arg(number("seconds", "1", "Seconds per run of wrk"))
+        .arg(number("rounds", "3", "Rounds per cell; the median counts"))
+        .arg(number("growth", "30", "Seconds of load while memory is watched; 0 for none"))
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .action(ArgAction::Append)
+                .value_parser(["table", "streams", "memory"])
+                .help("Run only this part; may be repeated"),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .help("Only the short bodies"),
+        )
+        .arg(
+            Arg::new("binary")
+                .long("binary")
+                .value_name("PATH")
+                .help("Measure this program; without it the release build of this tree"),
         )
 }

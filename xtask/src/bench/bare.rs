@@ -2,7 +2,6 @@
 //! no limit, no error handling; what a gateway costs above this is its own doing.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -48,7 +47,7 @@ async fn pass(
     request: Request<Incoming>,
     pool: Pool,
     upstream: SocketAddr,
-) -> Result<Response<Reply>, Infallible> {
+) -> Result<Response<Reply>> {
     let kept = || pool.borrow_mut().pop();
     let mut sender = None;
     while let Some(mut one) = kept() {
@@ -59,17 +58,16 @@ async fn pass(
     }
     let mut sender = match sender {
         Some(sender) => sender,
-        None => connect(upstream).await.expect("the service listens"),
+        None => connect(upstream).await?,
     };
-    let response = sender.send_request(request).await.expect("the service answers");
+    let response = sender.send_request(request).await?;
     Ok(response.map(|body| Reply { body, sender: Some(sender), pool }))
 }
 
 async fn connect(upstream: SocketAddr) -> Result<Sender> {
     let stream = TcpStream::connect(upstream).await?;
     stream.set_nodelay(true)?;
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(connection);
     Ok(sender)
 }

@@ -166,13 +166,7 @@ fn table(options: &Options, binary: &Path) -> Result<()> {
     Ok(())
 }
 
-fn rows(
-    label: &str,
-    reply: &str,
-    connections: usize,
-    ways: &[Way<'_>],
-    cells: &[Cell],
-) -> String {
+fn rows(label: &str, reply: &str, connections: usize, ways: &[Way<'_>], cells: &[Cell]) -> String {
     let nginx = &cells[1];
     let mut out = String::new();
     for (way, cell) in ways.iter().zip(cells) {
@@ -180,9 +174,7 @@ fn rows(
         let pairs = cell.loads.iter().zip(&nginx.loads);
         let share = middle(pairs.map(|(own, other)| own.rps / other.rps).collect());
         let (cpu, of) = match way.server {
-            Some(_) => {
-                (format!("{:.1}", cell.cpu()), format!("{:.2}", cell.cpu() / nginx.cpu()))
-            }
+            Some(_) => (format!("{:.1}", cell.cpu()), format!("{:.2}", cell.cpu() / nginx.cpu())),
             None => ("-".into(), "-".into()),
         };
         let bad: f64 = cell.loads.iter().map(|load| load.bad).sum();
