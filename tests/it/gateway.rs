@@ -6,9 +6,11 @@ mod clients;
 mod crowd;
 mod doors;
 mod openai;
+mod owner;
 mod passing;
 mod records;
 mod safety;
+mod strain;
 mod upstream;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -68,13 +70,18 @@ impl Gate {
     }
 
     fn begin(sandbox: &Sandbox, flags: &[&str], log: Stdio) -> Self {
-        let mut child = sandbox
+        let child = sandbox
             .command(&[&["gateway", "--port", "0"], flags].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .expect("the gateway starts");
+        Self::serving(child)
+    }
+
+    /// Waits until a gateway that was started says where it is.
+    fn serving(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let line = lines
             .find_map(|line| line.ok()?.strip_prefix("gateway: http://").map(ToString::to_string));

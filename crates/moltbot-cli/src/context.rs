@@ -390,6 +390,29 @@ impl Context {
         }))
     }
 
+    /// Makes the engine that an agent would have under another config file, for simulations.
+    pub(crate) fn engine_under(
+        &mut self,
+        agent: &AgentPaths,
+        file: &Path,
+    ) -> Result<Engine, Failure> {
+        self.outer_env();
+        let paths = self.paths.clone().with_config_file(file.to_path_buf());
+        let loaded = moltbot_config::load(&LoadInput { paths: &paths, ..self.load_input() })?;
+        Ok(Engine::new(EngineParts {
+            registry: self.registry,
+            config: Arc::new(loaded.config),
+            env: loaded.env,
+            home: Some(self.home().to_path_buf()),
+            agent: agent.clone(),
+            store: Arc::new(self.store(agent)),
+            front: self.front(),
+            clock: self.clock.clone(),
+            lab_base_url: None,
+            limits: Limits::default(),
+        }))
+    }
+
     /// Returns who answers questions.
     pub fn front(&mut self) -> Arc<dyn Front> {
         self.front.get_or_insert_with(front::terminal).clone()

@@ -51,6 +51,11 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Returns the same places with another configuration file.
+    pub fn with_config_file(self, config: PathBuf) -> Self {
+        Self { config, ..self }
+    }
+
     /// Resolves all places.
     pub fn resolve(input: &PathsInput<'_>) -> Self {
         let absolute = |text: &str| absolute(text, input.home, input.cwd);

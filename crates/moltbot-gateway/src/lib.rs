@@ -85,6 +85,7 @@ mod select;
 mod send;
 mod session;
 mod setup;
+mod simulate;
 mod source;
 mod survey;
 mod thinking;
@@ -95,7 +96,7 @@ mod waiting;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use compose::{Chat, Composer, Head, Image, user_turn};
-pub use door::{Access, Gateway, GatewayError, Settings, Tuning, client_env};
+pub use door::{Access, Gateway, GatewayError, IN_THE_WAY, Settings, Tuning, client_env};
 pub use engine::{AgentPaths, Engine, EngineParts};
 pub use error::ChatError;
 pub use front::{Answer, Front, Silent, TerminalRun};
@@ -115,6 +116,9 @@ pub use select::ProfileView;
 pub use send::SendError;
 pub use session::{Session, SessionError, SessionInfo, Sessions};
 pub use setup::{ProviderSetup, Providers};
+pub use simulate::{
+    Simulation, SimulatedProfile, Trace, TraceError, TraceFault, TraceProfile, TraceRequest,
+};
 pub use source::{Source, SourceKind, other_sources, payer};
 pub use survey::Survey;
 pub use thinking::ThinkingLevel;

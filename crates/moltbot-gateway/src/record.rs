@@ -38,6 +38,9 @@ pub struct Record {
     /// What it cost, in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
+    /// The conversation it belongs to, if it has an id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// What a switch of profile or model did to the prompt cache; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheEffect>,

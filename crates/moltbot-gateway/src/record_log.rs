@@ -271,6 +271,7 @@ mod tests {
             usage: None,
             cost: Some(0.25),
             cache: None,
+            session: None,
         }
     }
 

@@ -18,6 +18,8 @@ pub struct ChatRequest {
     pub profile: Option<String>,
     /// The profile that the session has used so far (spec S-9).
     pub prefer: Option<String>,
+    /// The id of the conversation, for its record.
+    pub session: Option<String>,
     /// When the last turn of `history` came, for what is known of its prompt cache.
     pub last_turn: Option<Timestamp>,
     /// The system prompt.

@@ -27,6 +27,7 @@ use crate::thinking::ThinkingLevel;
 use crate::turn::Turn;
 use crate::waiting::Place;
 use kept::Kept;
+pub(crate) use tries::may_pay_for;
 use tries::{Next, Tries, unsent_failed};
 
 /// The smallest context window that is of use (spec T-30), and the one below which is warned.
@@ -37,7 +38,7 @@ const SMALL_WINDOW: u64 = 32_000;
 const USUAL_SECONDS: u32 = 600;
 
 /// How long a chat waits for a resting profile without a setting, in seconds.
-const USUAL_WAIT_SECONDS: u32 = 30;
+pub(crate) const USUAL_WAIT_SECONDS: u32 = 30;
 
 pub(crate) struct Run<'e> {
     engine: &'e Engine,

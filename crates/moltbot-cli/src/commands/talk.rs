@@ -131,6 +131,7 @@ impl Talk {
     ) -> Result<Result<ChatReply, ChatError>, Failure> {
         request.history = self.session().turns().to_vec();
         request.last_turn = self.session().last_turn();
+        request.session = Some(self.session().id().to_string());
         let named = request.model.as_ref().is_some_and(|model| model.contains('@'));
         match self.pin(cx, &request)? {
             Some(pin) if pin.source == PinSource::User && !named => {

@@ -44,6 +44,7 @@ pub(super) fn begin(engine: &Engine, request: &ChatRequest) -> Result<Record, Ch
         usage: None,
         cost: None,
         cache: None,
+        session: request.session.clone(),
     })
 }
 

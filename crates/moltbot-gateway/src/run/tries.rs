@@ -219,15 +219,10 @@ impl Run<'_> {
         planned: &Planned,
         selection: &Selection,
     ) -> Result<(), Failed> {
-        if planned.payer == Payer::Subscription || selection.plan_first {
-            self.plan.get_or_insert_with(|| setup.id.clone());
-        }
-        let Some(plan) = self.plan.as_ref().filter(|_| planned.payer == Payer::Metered) else {
-            return Ok(());
-        };
         let auth = self.engine.config.auth.as_ref();
         let allowed = auth.and_then(|auth| auth.allow_paid_fallback);
-        if allowed.unwrap_or(*plan == setup.id) {
+        let plan_first = selection.plan_first;
+        if may_pay_for(&mut self.plan, &setup.id, planned.payer, plan_first, allowed) {
             return Ok(());
         }
         let message = all_cooling_message(&setup.id);
@@ -375,6 +370,24 @@ impl Run<'_> {
             message: None,
             until: None,
         }
+    }
+}
+
+/// Tells whether a credential may be used that is paid per use although a plan would have paid
+/// (decision 8). `plan` remembers whose plan it was.
+pub(crate) fn may_pay_for(
+    plan: &mut Option<String>,
+    provider: &str,
+    payer: Payer,
+    plan_first: bool,
+    allowed: Option<bool>,
+) -> bool {
+    if payer == Payer::Subscription || plan_first {
+        plan.get_or_insert_with(|| provider.to_string());
+    }
+    match plan.as_ref().filter(|_| payer == Payer::Metered) {
+        Some(plan) => allowed.unwrap_or(plan == provider),
+        None => true,
     }
 }
 

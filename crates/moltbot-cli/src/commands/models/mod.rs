@@ -8,6 +8,7 @@ mod list;
 mod probe;
 mod report;
 mod set;
+mod simulate;
 mod status;
 mod status_text;
 mod usage;
@@ -47,6 +48,7 @@ pub(crate) fn command(registry: &Registry) -> Command {
             auth.subcommand(order::command(registry)).subcommand(cooldown::command(registry)),
         )
         .subcommand(why::command())
+        .subcommand(simulate::command())
         .subcommand(usage::command())
         .after_help(
             "Examples:\n  moltbot models\n  moltbot models status --json\n  \
@@ -68,6 +70,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         Some(("fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Main),
         Some(("image-fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Image),
         Some(("why", args)) => why::run(cx, args),
+        Some(("simulate", args)) => simulate::run(cx, args),
         Some(("usage", args)) => usage::run(cx, args),
         Some((_, args)) => match args.subcommand() {
             Some(("cooldown", args)) => cooldown::run(cx, args),
