@@ -11,7 +11,7 @@ use moltbot_core::{AuthError, ProviderInfo};
 use moltbot_testkit::{Conformance, ScriptedHost, call, login, offer};
 
 use crate::support::Sandbox;
-use fixtures::{Form, acme, pinned, place, trusted};
+use fixtures::{Form, acme, hostile, pinned, place, trusted};
 
 const DEVICE: &str = include_str!("../fixtures/acme-sso/tests/device.json");
 const TOKEN: &str = include_str!("../fixtures/acme-sso/tests/token.json");
@@ -128,4 +128,76 @@ fn nobody_is_trusted_without_an_answer() {
     assert!(!sandbox.config().contains("trusted"));
     let ran = sandbox.run(&["plugins", "check", &plugin]).exits(0);
     assert!(ran.out.contains("It can be used.") && !sandbox.config().contains("trusted"));
+}
+
+/// Spec case 76 in our form: a plugin whose settings have no schema, and a second provider of an id
+/// that is taken. Both are diagnostics of `plugins doctor`; what came first is kept.
+#[test]
+fn case_76_settings_without_a_schema_and_a_provider_id_that_is_taken() {
+    let sandbox = Sandbox::new();
+    let odd = trusted(&sandbox, hostile(Form::Process), "no-schema");
+    sandbox.run(&["plugins", "trust", &odd, "--yes"]);
+    let entry = format!("{{\"path\":\"{odd}\"");
+    if !sandbox.config().replace([' ', '\n'], "").contains(&entry) {
+        // It was refused at once, which is a diagnostic too; listed by hand it is one of the doctor.
+        let sum = host::read(odd.as_ref(), None).unwrap().sha256;
+        let listed = serde_json::json!([{ "path": odd, "sha256": sum, "kind": "process" }]);
+        sandbox.run(&["config", "set", "plugins.trusted", &listed.to_string(), "--json"]).exits(0);
+    }
+    let said = sandbox.run(&["plugins", "doctor"]).exits(1).out;
+    assert!(said.contains("no-schema") && said.contains("cannot be understood"), "{said}");
+    let all = sandbox.run(&["doctor"]);
+    assert!(all.out.contains("no-schema"), "{}", all.out);
+
+    let sandbox = Sandbox::new();
+    let first = trusted(&sandbox, acme(Form::Library), "first.so");
+    // The same provider in a plugin of another name: a text of the same length keeps the file in
+    // shape.
+    let second = trusted(&sandbox, acme(Form::Library), "second.so");
+    let mut bytes = std::fs::read(&second).unwrap();
+    for at in 0..bytes.len() - 8 {
+        if &bytes[at..at + 8] == b"acme-sso" {
+            bytes[at + 7] = b'2';
+        }
+    }
+    std::fs::write(&second, bytes).unwrap();
+    let list: Vec<_> = [&first, &second]
+        .map(|path| {
+            let sum = host::read(path.as_ref(), None).unwrap().sha256;
+            serde_json::json!({ "path": path, "sha256": sum, "kind": "library" })
+        })
+        .into();
+    let list = serde_json::Value::from(list).to_string();
+    sandbox.run(&["config", "set", "plugins.trusted", &list, "--json"]).exits(0);
+    let said = sandbox.run(&["plugins", "doctor"]).exits(1).out;
+    assert!(said.contains("used: acme-sso 0.3.1 from"), "{said}");
+    assert!(said.contains("provider \"acme\" is claimed by both"), "{said}");
+    let list = sandbox.run(&["plugins", "list", "--json"]).exits(0).json();
+    let rows = list["plugins"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["id"] == "acme-sso"), "the first is kept: {rows:?}");
+}
+
+/// `plugins.allow`, `deny` and `entries` (spec P-3) hold for plugins from outside.
+#[test]
+fn the_config_may_keep_a_trusted_plugin_from_running() {
+    let sandbox = Sandbox::new();
+    let plugin = trusted(&sandbox, acme(Form::Process), "acme");
+    sandbox.run(&["plugins", "trust", &plugin, "--yes"]).exits(0);
+    let doctor = sandbox.run(&["doctor"]).exits(0).out;
+    assert!(doctor.contains("info: plugin acme-sso 0.3.1 from"), "{doctor}");
+    for (key, value, says) in [
+        ("plugins.deny", r#"["acme-sso"]"#, "plugins.deny names acme-sso"),
+        ("plugins.allow", r#"["api-key"]"#, "plugins.allow does not name acme-sso"),
+        ("plugins.entries", r#"{"acme-sso":{"enabled":false}}"#, "enabled is false"),
+    ] {
+        sandbox.run(&["config", "set", key, value, "--json"]).exits(0);
+        let said = sandbox.run(&["plugins", "doctor"]).exits(1).out;
+        assert!(said.contains(says), "{key}: {said}");
+        assert!(
+            !sandbox.run(&["onboard", "--help"]).exits(0).out.contains("--acme-issuer"),
+            "{key}"
+        );
+        sandbox.run(&["config", "unset", key]).exits(0);
+    }
+    sandbox.run(&["plugins", "doctor"]).exits(0);
 }

@@ -85,28 +85,10 @@ pub static CODES: &[Code] = &[
         "Correct the places shown, or let `moltbot doctor --fix` remove unknown keys and migrate old ones. `moltbot config schema` prints all keys.",
     ),
     Code::new(
-        "config-locked",
-        "Another process is changing the config",
-        "The lock beside the config file was held for longer than the time limit.",
-        "Wait for the other command to end; if none is running, look at the lock file named in the message.",
-    ),
-    Code::new(
-        "config-missing-env",
-        "The config uses a variable that is not set",
-        "`${NAME}` in the config is replaced from the environment, `.env` files and `env` in the config; NAME was in none of them or empty.",
-        "Set the variable, or write `$${NAME}` if the text is meant literally.",
-    ),
-    Code::new(
         "config-path",
         "There is no such key in the config",
         "The path given to `config get` or `config unset` leads nowhere.",
         "`moltbot config get .` prints the whole config; `moltbot config schema` all keys.",
-    ),
-    Code::new(
-        "config-unwritable",
-        "The config cannot be written",
-        "The file or its directory refuses the write. The old file is unchanged.",
-        "Check owner, mode and free space of the path in the message.",
     ),
     Code::new(
         "context-overflow",

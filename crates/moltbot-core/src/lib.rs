@@ -46,6 +46,14 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Writing a plugin
+//!
+//! [`guide`] leads from an empty folder to a login in the wizard in ten minutes, lists what else
+//! there is, and says which changes break whom. In short: a method *offers* ([`Offer`]: choice,
+//! flags, profile), *logs in* by asking ([`Cx`]), may *resolve* a link, and *renews*; whatever it
+//! asks of the world stands in [`Needs`] or is refused. Errors are values that say what to do
+//! ([`AuthError`]).
+//!
 //! # Invariants
 //!
 //! - No I/O, clock, environment, thread, runtime or `unsafe` in this crate; nothing in it names a
@@ -64,7 +72,9 @@ mod effect;
 mod event;
 mod exchange;
 mod failure;
+pub mod guide;
 mod model;
+mod needs;
 mod plugin;
 mod provider;
 mod record;
@@ -78,8 +88,8 @@ pub use inventory;
 pub use semver;
 
 pub use auth::{
-    AuthCaps, AuthError, AuthMethod, Call, CredentialState, Cx, Finding, Host, Login, Needs, Offer,
-    Payer, Policy, RenewReply, RenewSettings, Renewal, Resolved, SettingsSpec, Verb,
+    AuthCaps, AuthError, AuthMethod, Call, CredentialState, Cx, Finding, Host, Login, Offer, Payer,
+    Policy, RenewReply, RenewSettings, Renewal, Resolved, SettingsSpec, Verb,
 };
 pub use code::{CODES, Code};
 pub use credential::{Credential, CredentialKind, Generation, Revision};
@@ -91,6 +101,7 @@ pub use event::{Decoder, DecoderMode, Event};
 pub use exchange::{Exchange, Resume, Reuse, Slot, Span, Splice, splice};
 pub use failure::{Ended, Failure, FailureKind, NetworkFault, Scope};
 pub use model::{ModelInfo, Price, Thinking, Usage};
+pub use needs::Needs;
 pub use plugin::{
     Linked, OfferEntry, Plugin, ProviderEntry, Registry, RegistryError, VERSION, plugin_id,
 };
@@ -100,5 +111,5 @@ pub use provider::{
 };
 pub use record::RecordId;
 pub use secret::{Expose, Exposed, Secret, mask, redact, redact_shapes};
-pub use sse::{SseEvent, SseSplitter};
+pub use sse::{SseEvent, SseSplitter, first_event};
 pub use time::Timestamp;

@@ -105,6 +105,33 @@ impl SseSplitter {
         }
     }
 
+    /// Steps over the whole events at the front of `bytes` that begin with `prefix`, without reading
+    /// them, and returns how many bytes those are. Nothing is stepped over inside an event, nor
+    /// where a line ends in `\r`: those bytes are for [`push`](Self::push).
+    ///
+    /// ```
+    /// use moltbot_core::SseSplitter;
+    /// let mut splitter = SseSplitter::new(1 << 20);
+    /// let stream = b"event: dull\ndata: 1\n\nevent: dull\ndata: 2\n\nevent: x\n";
+    /// assert_eq!(splitter.skip(stream, b"event: dull"), 42);
+    /// assert_eq!(splitter.seen(), 42);
+    /// ```
+    pub fn skip(&mut self, bytes: &[u8], prefix: &[u8]) -> usize {
+        if !self.is_between_events() || self.after_cr || self.ready.is_some() {
+            return 0;
+        }
+        let mut at = 0;
+        while bytes[at..].starts_with(prefix) {
+            let Some(length) = first_event(&bytes[at..]) else { break };
+            at += length;
+        }
+        if at > 0 {
+            self.seen += at as u64;
+            self.at_start = false;
+        }
+        at
+    }
+
     /// Says that no more bytes come; an event that was complete but for a `\n` is reported.
     pub fn end(&mut self, report: &mut dyn FnMut(SseEvent)) {
         self.after_cr = false;
@@ -174,6 +201,20 @@ impl SseSplitter {
     }
 }
 
+/// Returns where the first event of `bytes` ends, its blank line included; `None` if it is not all
+/// there, or if one of its lines ends in `\r`.
+pub fn first_event(bytes: &[u8]) -> Option<usize> {
+    let mut line = 0;
+    loop {
+        let end = line + memchr::memchr2(b'\n', b'\r', &bytes[line..])?;
+        match bytes[end] {
+            b'\n' if end == line => return Some(end + 1),
+            b'\n' => line = end + 1,
+            _ => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +250,31 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = SAMPLE.chunks(1).collect();
         assert_eq!(split(&bytes, 1000), whole);
+    }
+
+    #[test]
+    fn what_is_skipped_leaves_the_rest_as_it_was() {
+        let dull = "event: dull\ndata: 1\n\n";
+        let stream = format!("{dull}{dull}event: a\ndata: 1\n\n{dull}event: dull\r\ndata\r\n\r\n");
+        for cut in 0..=stream.len() {
+            let mut splitter = SseSplitter::new(1_000);
+            let mut events = Vec::new();
+            for piece in [&stream[..cut], &stream[cut..]] {
+                let mut rest = piece.as_bytes();
+                while !rest.is_empty() {
+                    let skipped = splitter.skip(rest, b"event: dull");
+                    rest = &rest[skipped..];
+                    let length = first_event(rest).unwrap_or(rest.len());
+                    splitter.push(&rest[..length], &mut |event| events.push(event));
+                    rest = &rest[length..];
+                }
+            }
+            splitter.end(&mut |event| events.push(event));
+            events.retain(|event| event.name == "a");
+            assert_eq!(events.len(), 1, "{cut}");
+            assert_eq!(events[0].end, dull.len() as u64 * 2 + 18, "{cut}");
+            assert_eq!(splitter.seen(), stream.len() as u64, "{cut}");
+        }
     }
 
     #[test]

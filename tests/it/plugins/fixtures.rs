@@ -76,12 +76,12 @@ pub(super) fn pinned(path: &Path, form: Form) -> (Checked, Pin) {
     (file, Pin { path, sha256, kind, allow_abort: false })
 }
 
-/// Loads below `dir`, with little patience and an environment that holds a secret.
+/// Loads below `dir`, with the patience of a slow machine and an environment that holds a secret.
 pub(super) fn place(dir: &Path) -> Place {
     let env = [("PATH", "/usr/bin:/bin"), ("HOME", "/root"), ("ACME_KEY", "FAKE")];
     let env: Vec<_> = env.map(|(name, value)| (name.into(), value.into())).into();
     let mut place = Place::new(dir.join("state"), &env);
-    place.patience = Duration::from_secs(2);
+    place.patience = Duration::from_secs(60);
     place.blocking = true;
     place
 }

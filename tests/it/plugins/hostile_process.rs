@@ -1,6 +1,7 @@
 //! Processes that misbehave: each fails alone, and says how.
 
 use std::path::Path;
+use std::time::Duration;
 
 use moltbot_abi::host::{self, Carried, LoadError};
 use moltbot_core::ProviderInfo;
@@ -21,7 +22,7 @@ const DEEDS: &[(&str, Ends)] = &[
     ("forks", Well),
     ("complains", Well),
     ("exit-at-once", Refused("it ended with exit code 0")),
-    ("never-reads", Refused("it did not answer within 2 s")),
+    ("never-reads", Refused("it did not answer within 10 s")),
     ("keeps-descriptors", Refused("it ended with exit code 0")),
     ("closes-stdout", Refused("it closed its pipes")),
     ("prints", Refused("it printed something else than an answer")),
@@ -33,7 +34,7 @@ const DEEDS: &[(&str, Ends)] = &[
     ("panic", Complains("it ended with exit code 101")),
     ("abort", Complains("it was ended by signal")),
     ("exit", Complains("it ended with exit code 0")),
-    ("spin", Complains("it did not answer within 2 s")),
+    ("spin", Complains("it did not answer within 10 s")),
     ("out-of-memory", Complains("it was ended by signal")),
     ("allocation", Complains("it was ended by signal")),
     ("stack-overflow", Complains("it was ended by signal")),
@@ -51,10 +52,19 @@ const DEEDS: &[(&str, Ends)] = &[
     ("odd-flag", Complains("is not of lower-case letters")),
 ];
 
+/// Deeds that end only because nobody waits any longer.
+const IMPATIENT: [&str; 2] = ["never-reads", "spin"];
+
 fn open(dir: &Path, deed: &str) -> Result<Carried, LoadError> {
     let path = copy(hostile(Form::Process), &dir.join(deed));
     let (file, pin) = pinned(&path, Form::Process);
-    host::open(&file, &pin, &place(dir), false).map(|mut all| all.remove(0))
+    let mut place = place(dir);
+    // The time of a test in which programs start slowly must not count.
+    place.window = Duration::from_secs(3_600);
+    if IMPATIENT.contains(&deed) {
+        place.patience = Duration::from_secs(10);
+    }
+    host::open(&file, &pin, &place, false).map(|mut all| all.remove(0))
 }
 
 #[test]
@@ -85,6 +95,9 @@ fn each_fails_alone_and_says_how() {
         }
     });
     assert!(open(dir, "polite").is_ok(), "the host still serves");
+    let hostile = DEEDS.iter().filter(|(deed, _)| *deed != "polite").count();
+    assert!(hostile >= 25, "the pack has {hostile} deeds");
+    println!("{hostile} of {hostile} hostile processes left the host serving");
 }
 
 #[test]
@@ -108,7 +121,7 @@ fn it_is_started_again_but_not_for_ever() {
     }
     let complaints = carried.complaints();
     assert_eq!(complaints.len(), 2, "{complaints:?}");
-    assert!(complaints[1].ends_with("the last of 3 times within a minute"), "{complaints:?}");
+    assert!(complaints[1].ends_with("the last of 3 times within 3600 s"), "{complaints:?}");
 }
 
 #[test]

@@ -266,8 +266,7 @@ mod tests {
     #[test]
     fn a_file_says_the_same_and_flags_win() {
         let dir = tempfile::tempdir().unwrap();
-        let text =
-            "plugins = [\"a\"]\nname = \"f\"\nwith = [\"own=own\"]\nhost = [\"http2\"]\nlab = true\nno-stock = true";
+        let text = "plugins = [\"a\"]\nname = \"f\"\nwith = [\"own=own\"]\nhost = [\"http2\"]\nlab = true\nno-stock = true";
         std::fs::write(dir.path().join("dist.toml"), text).unwrap();
         let options = read(&[], dir.path()).unwrap();
         assert_eq!(

@@ -64,6 +64,8 @@ pub struct Place {
     /// Whether a call waits on its thread for the plugin instead of yielding, for callers without
     /// a runtime that poll only once.
     pub blocking: bool,
+    /// A process that ends is started again at most three times within this time.
+    pub window: Duration,
 }
 
 impl Place {
@@ -77,6 +79,7 @@ impl Place {
             env: passed.cloned().collect(),
             patience: Duration::from_secs(5),
             blocking: false,
+            window: Duration::from_secs(60),
         }
     }
 }

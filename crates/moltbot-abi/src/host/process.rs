@@ -22,9 +22,8 @@ use crate::dl::before_exec;
 use crate::serve::COOKIE;
 use crate::{Carrier, CarrierError, Packet};
 
-/// How often a program is started within [`WINDOW`].
+/// How often a program is started within [`Place::window`].
 const STARTS: usize = 3;
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// The most that one answer may hold, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -67,9 +66,9 @@ impl Process {
             },
             None => "it could not be started again".to_string(),
         };
-        state.starts.retain(|at| at.elapsed() < WINDOW);
+        state.starts.retain(|at| at.elapsed() < self.place.window);
         if state.starts.len() >= STARTS {
-            let reason = format!("{ended}, the last of {STARTS} times within a minute");
+            let reason = format!("{ended}, the last of {STARTS} times within {} s", self.place.window.as_secs());
             return Err(CarrierError::Gone { reason });
         }
         state.starts.push(Instant::now());

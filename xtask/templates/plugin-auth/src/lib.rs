@@ -58,3 +58,4 @@ fn check(answer: &str) -> Result<Secret, String> {
 }
 
 moltbot_core::plugin! { auth: [TemplateName] }
+moltbot_abi::export_plugin!();

@@ -96,3 +96,4 @@ impl Provider for TemplateName {
 }
 
 moltbot_core::plugin! { providers: [TemplateName] }
+moltbot_abi::export_plugin!();
