@@ -31,6 +31,7 @@ mod scenario;
 mod secrets;
 mod simulate;
 mod state;
+mod torture;
 mod transport;
 mod why;
 mod wizard;

@@ -137,6 +137,13 @@ pub(crate) fn command() -> Command {
                 .help("Less of everything, in under 3 minutes"),
         )
         .arg(
+            Arg::new("binary")
+                .long("binary")
+                .value_name("PATH")
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("Torture this program; without it the release build of this tree"),
+        )
+        .arg(
             Arg::new("careless")
                 .long("careless")
                 .value_name("VARIANT")
@@ -154,7 +161,8 @@ pub(crate) fn run(args: &ArgMatches) -> Result<()> {
     let seed = args.get_one::<u64>("seed").copied().unwrap_or(now.as_micros() as u64);
     let only: Vec<&String> = args.get_many("step").unwrap_or_default().collect();
     let careless = args.get_one::<String>("careless").cloned().unwrap_or_default();
-    let programs = Programs::build(!careless.is_empty())?;
+    let binary = args.get_one::<std::path::PathBuf>("binary").cloned();
+    let programs = Programs::build(binary, !careless.is_empty())?;
     let minutes = if quick { 1.4 } else { minutes };
     let plan = Plan { seed, quick, minutes, careless, programs };
     let mut rows = Vec::new();

@@ -24,7 +24,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Builds the plugin; the others are built when they are asked for.
-    pub(super) fn build(careless: bool) -> Result<Self> {
+    pub(super) fn build(binary: Option<PathBuf>, careless: bool) -> Result<Self> {
         let fixture = root().join("tests/fixtures/acme-oauth");
         // The versions of the workspace, so that nothing has to be fetched.
         std::fs::copy(root().join("Cargo.lock"), fixture.join("Cargo.lock"))?;
@@ -43,7 +43,9 @@ impl Programs {
         std::fs::write(&plugin, &bytes)?;
         let sum = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let plugin = plugin.canonicalize()?;
-        let (stock, host) = (OnceLock::new(), OnceLock::new());
+        let binary = binary.map(|path| path.canonicalize().context("the program")).transpose()?;
+        let stock = binary.map_or_else(OnceLock::new, OnceLock::from);
+        let host = OnceLock::new();
         Ok(Self { stock, host, plugin, sum, careless, _dir: dir })
     }
 
@@ -60,8 +62,12 @@ impl Programs {
         Ok(self.stock.get_or_init(|| target_dir().join("release/moltbot")))
     }
 
-    /// Returns the host with its hook and its workers.
+    /// Returns the host with its hook and its workers: the one that `MOLTBOT_TORTURE_HOST` names,
+    /// because `cargo test` has just built it, or a new one.
     pub(super) fn host(&self) -> Result<&Path> {
+        if let Some(built) = std::env::var_os("MOLTBOT_TORTURE_HOST") {
+            return Ok(self.host.get_or_init(|| root().join(built)));
+        }
         if self.host.get().is_none() {
             let package = ["--package", "moltbot-tests", "--example", "torture-host"];
             must(cargo().args(["build", "--quiet"]).args(package))?;
