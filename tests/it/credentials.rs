@@ -393,6 +393,37 @@ fn edits_by_hand_and_the_gateways_counters_are_both_kept() {
     assert_eq!((&profile["key"], &profile["note"]), (&json!(KEY2), &json!("mine")));
 }
 
+/// A hot loop of requests does not rewrite the file with the secrets in it all the time: once a
+/// second, for all that came together.
+#[test]
+fn the_gateway_writes_counters_in_groups() {
+    use std::os::unix::fs::MetadataExt;
+    let lab = lab("[]");
+    let sandbox = Sandbox::new();
+    sandbox.write_store(&json!({ "version": 1, "profiles": { "anthropic:default": key(KEY) } }));
+    gateway_config(&sandbox, &lab);
+    let gate = crate::gateway::Gate::start(&sandbox);
+    let hello = json!({ "model": "claude-opus-4-5", "max_tokens": 5,
+        "messages": [{ "role": "user", "content": "hi" }] });
+    let start = std::time::Instant::now();
+    let file = || std::fs::metadata(sandbox.store_path()).unwrap();
+    // A write is another file in the same place.
+    let mut last = file().ino();
+    let mut writes = 0;
+    for _ in 0..150 {
+        assert_eq!(gate.post("/v1/messages", &hello).status, 200);
+        let now = file().ino();
+        writes += u64::from(now != last);
+        last = now;
+    }
+    let seconds = start.elapsed().as_secs();
+    assert!(writes <= seconds + 2, "{writes} writes in {seconds} s");
+    let asked = now();
+    assert_eq!(gate.post("/v1/messages", &hello).status, 200);
+    let last_used = || sandbox.store()["usageStats"]["anthropic:default"]["lastUsed"].as_i64();
+    until(|| last_used().is_some_and(|at| at >= asked));
+}
+
 /// A rest of more than a minute is in the store although the gateway dies at once; what was
 /// counted is in the store when it ends as it should.
 #[test]

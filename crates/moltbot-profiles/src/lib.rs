@@ -68,7 +68,6 @@ mod store_write;
 mod testing;
 mod text;
 mod undo;
-mod usage;
 mod wire;
 mod write;
 
@@ -109,4 +108,3 @@ pub use text::{
     switched_message,
 };
 pub use undo::{Undo, UndoError, undo};
-pub use usage::{Flush, USAGE_DELAY_MS, USAGE_PATIENCE_MS, UsageWriter, Use};
