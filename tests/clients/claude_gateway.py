@@ -39,13 +39,16 @@ history = ASKED["messages"] + [
 again = client.messages.create(**{**ASKED, "messages": history})
 assert text(again) == "Hello from the lab. You said: and again", again
 
-for refused in ({"temperature": 0.5}, {"stop_sequences": ["x"]}):
+for named, asked in (
+    ("temperature", {"extra_body": {"temperature": 0.5}}),
+    ("stop_sequences", {"stop_sequences": ["x"]}),
+):
     try:
-        client.messages.create(**ASKED, **refused)
+        client.messages.create(**ASKED, **asked)
     except anthropic.BadRequestError as error:
-        assert next(iter(refused)) in str(error), error
+        assert named in str(error), error
     else:
-        raise AssertionError(f"{refused} was not refused")
+        raise AssertionError(f"{named} was not refused")
 
 try:
     client.messages.count_tokens(model=ASKED["model"], messages=ASKED["messages"])

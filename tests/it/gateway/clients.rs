@@ -116,3 +116,94 @@ fn claude_code_works_through_the_gateway() {
     assert!(entry.body["system"].is_array() && entry.body["tools"].is_array());
     assert!(seen.iter().all(|entry| entry.status == 200), "{seen:?}");
 }
+
+fn runs(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Takes the commands out of the README's section, comments included.
+fn commands_of_the_readme() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(path).expect("the README");
+    let start = readme.find("## Point other tools at it").expect("the section");
+    let section = &readme[start + 2..];
+    let section = &section[..section.find("\n## ").expect("another section")];
+    let mut commands: Vec<String> = Vec::new();
+    for line in section.lines().filter(|line| line.starts_with("    ")) {
+        // What is set in further goes on with the command before.
+        match line.strip_prefix("        ") {
+            Some(more) => {
+                let last = commands.last_mut().expect("a command");
+                *last += &format!("\n{more}");
+            }
+            None => commands.push(line.trim_start().to_string()),
+        }
+    }
+    commands
+}
+
+/// What the README says about other tools, command by command, as it stands there.
+#[test]
+fn the_readme_points_tools_at_the_gateway() {
+    let lab = lab("[]");
+    let sandbox = Sandbox::new()
+        .env("ANTHROPIC_API_KEY", KEY)
+        // The one thing that differs: a port that is free for certain.
+        .env("MOLTBOT_GATEWAY_PORT", "0");
+    sandbox.use_lab(&lab, json!({ "gateway": { "mode": "local" } }));
+    let mut commands = commands_of_the_readme().into_iter();
+    let first = commands.next().expect("a command");
+    let words: Vec<_> = first.split(" #").next().unwrap().split_whitespace().collect();
+    assert_eq!(words[0], "moltbot");
+    let gate = Gate::serving(
+        sandbox
+            .command(&words[1..])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the gateway starts"),
+    );
+    let setup = commands.next().expect("a command");
+    assert!(setup.starts_with("eval "), "{setup}");
+    let mut path = String::new();
+    if let Some(dir) = std::env::var_os("MOLTBOT_CLIENTS") {
+        let dir = PathBuf::from(dir);
+        path = format!(
+            "export PATH={0}/python/bin:$PATH:{0}/claude NODE_PATH={0}/node_modules\n",
+            dir.display()
+        );
+    }
+    let needs = [
+        ("import anthropic", "python/bin/python"),
+        ("import openai", "python/bin/python"),
+        ("node ", "node_modules/@anthropic-ai/sdk"),
+        ("claude -p", "claude/claude"),
+    ];
+    let mut answered = 0;
+    for command in commands {
+        let need = needs.iter().find(|(words, _)| command.contains(words));
+        if let Some((words, need)) = need {
+            let Some(found) = client(need) else { continue };
+            let import = ["-c", *words];
+            if words.starts_with("import") && !runs(Command::new(found).args(import)) {
+                eprintln!("SKIPPED: {words} fails, that client was not run");
+                continue;
+            }
+        }
+        let done = shell(&sandbox, &format!("{path}{setup}\n{command} </dev/null"));
+        let text = String::from_utf8_lossy(&done.stdout);
+        let error = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{command}\n{text}\n{error}");
+        match command.starts_with("moltbot gateway status") {
+            true => assert!(text.contains(&gate.addr) && text.contains("ready"), "{text}"),
+            false => {
+                assert!(text.contains("Hello from the lab. You said: hi"), "{command}\n{text}");
+                answered += 1;
+            }
+        }
+    }
+    assert!(answered >= 1, "curl at least");
+    let seen = messages(&lab);
+    assert!(seen.len() >= answered && seen.iter().all(|entry| entry.status == 200), "{seen:?}");
+}

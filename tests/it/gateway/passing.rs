@@ -368,3 +368,65 @@ fn a_conversation_stays_on_its_profile() {
         assert!(kind.contains(&"a") && kind.contains(&"b"), "all on one: {kind:?}");
     }
 }
+
+/// Spec W-1 and W-3: what Claude Code asks first, and every place in which it puts the token.
+#[test]
+fn the_token_counts_wherever_a_client_puts_it() {
+    let upstream = Upstream::start(|_, stream| reply(stream, "200 OK", "", "{\"input_tokens\":1}"));
+    let gate = Gate::start(&one_key(upstream.url(), json!({})));
+    assert_eq!(gate.ask("HEAD", "/", &[], b"").status, 401);
+    let head = gate.ask("HEAD", "/", &[("x-api-key", TOKEN)], b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    let bearer = format!("Bearer {TOKEN}");
+    let lower = format!("bearer {TOKEN}");
+    let places: [&[(&str, &str)]; 6] = [
+        &[("x-api-key", TOKEN)],
+        &[("authorization", &bearer)],
+        &[("authorization", &lower)],
+        &[("x-api-key", TOKEN), ("authorization", &bearer)],
+        &[("x-api-key", "sk-ant-api03-FAKEother"), ("authorization", &bearer)],
+        &[("x-api-key", TOKEN), ("authorization", "Bearer sk-ant-oat01-FAKEother")],
+    ];
+    for place in places {
+        let headers = [place, &[("content-type", "application/json")]].concat();
+        let body = hello().to_string();
+        let path = "/v1/messages/count_tokens?beta=true";
+        let answer = gate.ask("POST", path, &headers, body.as_bytes());
+        assert_eq!((answer.status, answer.text().as_str()), (200, "{\"input_tokens\":1}"));
+        let sent = upstream.seen().pop().unwrap();
+        assert!(sent.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{sent}");
+        assert!(sent.contains(&format!("x-api-key: {KEY}\r\n")), "{sent}");
+        assert!(!sent.to_lowercase().contains("authorization:"), "{sent}");
+        assert!(!sent.contains(TOKEN) && !sent.contains("FAKEother"), "{sent}");
+    }
+}
+
+/// Spec W-12 and 09 C: where nobody else can answer, status, headers and body are the service's.
+#[test]
+fn every_error_of_a_lone_key_passes_as_it_came() {
+    let error = |kind: &str| {
+        format!("{{\"type\":\"error\", \"error\":{{\"message\":\"Words\",\"type\":\"{kind}\"}}}}")
+    };
+    for (status, body) in [
+        ("402 Payment Required", error("billing_error")),
+        ("403 Forbidden", error("permission_error")),
+        ("404 Not Found", error("not_found_error")),
+        ("413 Payload Too Large", error("request_too_large")),
+        ("429 Too Many Requests", error("rate_limit_error")),
+        ("500 Internal Server Error", error("api_error")),
+        ("503 Service Unavailable", "upstream connect error or disconnect/reset".into()),
+        ("529 Overloaded", error("overloaded_error")),
+    ] {
+        let sent = body.clone();
+        let upstream = Upstream::start(move |_, stream| {
+            reply(stream, status, "x-should-retry: true\r\nrequest-id: req_7\r\n", &sent);
+        });
+        let gate = Gate::start(&one_key(upstream.url(), json!({})));
+        let answer = gate.post("/v1/messages", &hello());
+        assert_eq!(answer.text(), body);
+        assert!(status.starts_with(&answer.status.to_string()), "{status}");
+        assert_eq!(answer.header("x-should-retry"), Some("true"));
+        assert_eq!(answer.header("request-id"), Some("req_7"));
+        assert!(upstream.seen().len() <= 2, "{status}: {}", upstream.seen().len());
+    }
+}

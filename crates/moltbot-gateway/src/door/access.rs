@@ -200,6 +200,34 @@ fn is_ours(settings: &Settings, local: SocketAddr, host: &str) -> bool {
     }
 }
 
+/// Finds the address a request comes from: the connection's, unless that is a proxy the config
+/// trusts; then the last one that no trusted proxy wrote down for another (spec G-5).
+pub(crate) fn client(trusted: &[IpAddr], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let trusts = |address: IpAddr| {
+        let address = address.to_canonical();
+        trusted.iter().any(|known| known.to_canonical() == address)
+    };
+    if !trusts(peer) {
+        return peer;
+    }
+    let mut hops = Vec::new();
+    for line in headers.get_all("x-forwarded-for") {
+        hops.extend(line.to_str().unwrap_or_default().split(',').map(str::trim));
+    }
+    if hops.is_empty() {
+        hops.extend(headers.get("x-real-ip").and_then(|line| line.to_str().ok()).map(str::trim));
+    }
+    let mut client = peer;
+    for hop in hops.iter().rev() {
+        let Ok(address) = hop.parse::<IpAddr>() else { break };
+        client = address;
+        if !trusts(address) {
+            break;
+        }
+    }
+    client
+}
+
 /// Counts wrong tokens per address.
 #[derive(Default)]
 pub(crate) struct Failures(Mutex<HashMap<IpAddr, (i64, u32)>>);
@@ -229,5 +257,31 @@ impl Failures {
         seen.get(&peer).is_some_and(|(since, count)| {
             *count > FAILURES && now.millis() - *since < FAILURE_WINDOW_MS
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let trusted = [ip("127.0.0.1"), ip("10.0.0.7")];
+        let from = |peer: &str, lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            client(&trusted, ip(peer), &headers)
+        };
+        let said = ("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.0.0.7");
+        assert_eq!(from("198.51.100.2", &[said]), ip("198.51.100.2"), "a stranger's word");
+        assert_eq!(from("127.0.0.1", &[said]), ip("203.0.113.9"), "the first is a forger's");
+        assert_eq!(from("::ffff:127.0.0.1", &[said]), ip("203.0.113.9"));
+        assert_eq!(from("127.0.0.1", &[("x-real-ip", "203.0.113.9")]), ip("203.0.113.9"));
+        assert_eq!(from("127.0.0.1", &[("x-forwarded-for", "nonsense")]), ip("127.0.0.1"));
+        assert_eq!(from("10.0.0.7", &[]), ip("10.0.0.7"));
     }
 }

@@ -32,7 +32,7 @@ mod written;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use server::{Gateway, GatewayError};
-pub use settings::{Access, Settings, Tuning, client_env};
+pub use settings::{Access, IN_THE_WAY, Settings, Tuning, client_env};
 
 /// Locks what no panic can leave half done.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -15,7 +15,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use moltbot_core::{FailureKind, Op, RecordId, Text};
 
-use super::access::{check, check_content, find};
+use super::access::{check, check_content, client, find};
 use super::agent::{Agent, PINNED, mix};
 use super::autocache;
 use super::body::{Capped, DoorBody};
@@ -206,11 +206,12 @@ impl Door {
         let wait = |message| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).retry_after(60)
         };
-        if self.shared.failures.is_barred(peer.ip(), now) {
+        let client = client(&state.settings.trusted_proxies, peer.ip(), &head.headers);
+        if self.shared.failures.is_barred(client, now) {
             return Err(wait("too many wrong tokens from this address"));
         }
         let Some(token) = find(&state.tokens, &head.headers) else {
-            if self.shared.failures.note(peer.ip(), now) {
+            if self.shared.failures.note(client, now) {
                 return Err(wait("too many wrong tokens from this address"));
             }
             return Err(Refusal::new(

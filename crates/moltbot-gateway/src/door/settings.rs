@@ -1,5 +1,7 @@
 //! What a gateway is told about itself: who may come in, as whom, and how much.
 
+use std::net::IpAddr;
+
 use moltbot_core::Secret;
 
 /// Who may use the gateway, and what for. Replaced as a whole when the config changes.
@@ -17,6 +19,8 @@ pub struct Settings {
     pub model_fallback: bool,
     /// Whether the dialect of `/v1/chat/completions` is spoken.
     pub chat_completions: bool,
+    /// Proxies whose word about a client's address is believed.
+    pub trusted_proxies: Vec<IpAddr>,
     /// Names beside the address itself under which clients may ask for this gateway.
     pub hosts: Vec<String>,
     /// How long a request waits for a resting profile, in milliseconds.
@@ -85,6 +89,10 @@ impl Default for Tuning {
         }
     }
 }
+
+/// The variable that some clients prefer to those of [`client_env`]: the user's own key, which has
+/// no business at a gateway.
+pub const IN_THE_WAY: &str = "ANTHROPIC_API_KEY";
 
 /// Lists the variables that point clients at a gateway, for both of its dialects.
 pub fn client_env(url: &str, token: &Secret) -> Vec<(&'static str, Secret)> {

@@ -59,7 +59,7 @@ pub(crate) fn record(note: &Note, out: &mut Vec<u8>) {
         id: &note.id,
         at: note.at,
         agent: &note.agent,
-        requested: note.requested.as_deref(),
+        requested: note.requested.as_deref().filter(|asked| !asked.is_empty()),
         models: note.considered.iter().map(AsRef::as_ref).collect(),
         attempts: note.tries.iter().map(Attempt::of).collect(),
         changed: &note.changed,

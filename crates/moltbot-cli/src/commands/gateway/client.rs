@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use moltbot_core::Secret;
-use moltbot_gateway::client_env;
+use moltbot_gateway::{IN_THE_WAY, client_env};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,9 @@ pub(super) fn token(cx: &mut Context, rotate: bool) -> Outcome {
 
 /// Prints what a client needs.
 pub(super) fn env(cx: &mut Context, shell: bool) -> Outcome {
+    if shell && cx.process_env(IN_THE_WAY).is_some() {
+        cx.out.raw(&format!("unset {IN_THE_WAY}\n"));
+    }
     for (name, value) in variables(cx)? {
         let value = value.expose();
         match shell {
@@ -139,7 +142,7 @@ pub(super) fn env(cx: &mut Context, shell: bool) -> Outcome {
 pub(super) fn exec(cx: &mut Context, mut words: impl Iterator<Item = String>) -> Outcome {
     let program = words.next().expect("at least one word is required");
     let mut command = Command::new(&program);
-    command.args(words).env_clear().envs(cx.process_vars());
+    command.args(words).env_clear().envs(cx.process_vars()).env_remove(IN_THE_WAY);
     for (name, value) in variables(cx)? {
         command.env(name, value.expose());
     }

@@ -2,6 +2,7 @@
 //! does about it.
 
 mod client;
+mod listen;
 mod place;
 mod run;
 mod unit;
@@ -74,7 +75,15 @@ pub(crate) fn command(_registry: &Registry) -> Command {
         .subcommand(
             Command::new("install")
                 .about("Let systemd start the gateway with your session")
-                .after_help("Examples:\n  moltbot gateway install"),
+                .arg(
+                    Arg::new("socket")
+                        .long("socket")
+                        .action(ArgAction::SetTrue)
+                        .help("Let systemd hold the socket: a restart refuses nobody"),
+                )
+                .after_help(
+                    "Examples:\n  moltbot gateway install\n  moltbot gateway install --socket",
+                ),
         )
         .subcommand(
             Command::new("uninstall")
@@ -135,7 +144,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         Some(("exec", args)) => {
             client::exec(cx, args.get_many::<String>("command").expect("required").cloned())
         }
-        Some(("install", _)) => unit::install(cx),
+        Some(("install", args)) => unit::install(cx, args.get_flag("socket")),
         Some(("uninstall", _)) => unit::uninstall(cx),
         Some(_) => unreachable!("clap knows only these"),
     }

@@ -1,7 +1,7 @@
 //! Where the gateway listens and what clients prove: flags, environment and config in one, with
 //! the refusals of spec G-3, G-4, L-46 and L-47.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use clap::ArgMatches;
 use moltbot_config::{Bind, Config, GatewayAuthMode, TailscaleMode};
@@ -21,6 +21,26 @@ pub(super) struct Place {
     /// The word for it in messages.
     pub(super) bind: &'static str,
     pub(super) loopback: bool,
+}
+
+impl Place {
+    /// Takes the addresses of sockets that were handed over for those of the config.
+    pub(super) fn passed(&mut self, listeners: &[TcpListener]) -> Result<(), Failure> {
+        if listeners.is_empty() {
+            return Ok(());
+        }
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            let address = listener.local_addr().map_err(|error| {
+                Failure::new(format!("a socket that was handed over has no address: {error}"))
+            })?;
+            self.port = address.port();
+            addresses.push(address.ip());
+        }
+        self.loopback = addresses.iter().all(IpAddr::is_loopback);
+        (self.addresses, self.bind) = (addresses, "a socket that was handed over");
+        Ok(())
+    }
 }
 
 /// What clients prove.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,8 @@ use moltbot_gateway::{Access, Engine, Gateway, Settings, Tuning};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::place::{Place, Proof, RUN_FILE, check_mode, place, proof};
+use super::listen::{listen, passed};
+use super::place::{Proof, RUN_FILE, check_mode, place, proof};
 use crate::{Context, Exit, Failure, Outcome};
 
 /// How long requests may take to end after a stop, in seconds.
@@ -27,7 +28,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Runs the gateway until it is stopped.
 pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     check_mode(cx, args.get_flag("allow-unconfigured"))?;
-    let place = place(cx, Some(args))?;
+    let mut place = place(cx, Some(args))?;
+    let passed = passed()?;
+    place.passed(&passed)?;
     let proof = proof(cx, Some(args), &place)?;
     if args.get_flag("verbose") {
         // A level of the environment, set before, stays.
@@ -36,7 +39,7 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     harden();
     // Caught from here on: a stop during the start is a stop.
     let mut signals = cx.block_on(async { Signals::new() })??;
-    let listeners = listen(&place)?;
+    let listeners = if passed.is_empty() { listen(&place)? } else { passed };
     let file = RunFile::take(cx.paths().state_dir(), &cx.shown(cx.paths().state_dir()))?;
     let given = match proof {
         Proof::Given(secret) => secret,
@@ -95,6 +98,12 @@ fn parts(
     let config = cx.config()?;
     let gateway = config.gateway.clone().unwrap_or_default();
     let auth = config.auth.as_ref();
+    let mut trusted_proxies = Vec::new();
+    for proxy in &gateway.trusted_proxies {
+        trusted_proxies.push(proxy.trim().parse().map_err(|_| {
+            Failure::new(format!("gateway.trustedProxies has \"{proxy}\", which is no IP address"))
+        })?);
+    }
     let mut access = vec![Access::owner(owner.clone())];
     for (name, token) in &gateway.tokens {
         let agent = AgentId::normalize(token.agent.as_str());
@@ -123,6 +132,7 @@ fn parts(
         passthrough_login: gateway.passthrough_login == Some(true),
         model_fallback: gateway.model_fallback == Some(true),
         chat_completions: chat != Some(false),
+        trusted_proxies,
         hosts,
         max_wait_ms: u64::from(auth.and_then(|auth| auth.max_wait_seconds).unwrap_or(30)) * 1_000,
         allow_paid_fallback: auth.and_then(|auth| auth.allow_paid_fallback) != Some(false),
@@ -189,29 +199,6 @@ pub(super) fn new_token() -> Result<Secret, Failure> {
 pub(super) fn store_token(cx: &mut Context, token: &Secret) -> Result<(), Failure> {
     let path = KeyPath::keys(["gateway", "auth", "token"]);
     cx.edit(|editor| Ok(editor.set(&path, &json!(token.expose()))?))
-}
-
-/// Takes the addresses; the first must be had. Never another one instead (spec G-4).
-fn listen(place: &Place) -> Result<Vec<TcpListener>, Failure> {
-    let mut out = Vec::new();
-    for address in &place.addresses {
-        match TcpListener::bind((*address, place.port)) {
-            Ok(listener) => out.push(listener),
-            Err(error) if out.is_empty() => {
-                let at = SocketAddr::new(*address, place.port);
-                return Err(match error.kind() {
-                    std::io::ErrorKind::AddrInUse => {
-                        Failure::new(format!("{at} is in use by another program"))
-                            .hint("`moltbot gateway status` tells whether it is a gateway; --port takes another")
-                    }
-                    _ => Failure::new(format!("cannot listen on {at}: {error}")),
-                });
-            }
-            // IPv6 may not be there; the address that must be had is.
-            Err(_) => debug_assert!(matches!(address, IpAddr::V6(_))),
-        }
-    }
-    Ok(out)
 }
 
 /// Lets nobody read this process's memory, and as many connections in as the system allows.

@@ -1,27 +1,45 @@
 //! `moltbot gateway install`: a user unit of systemd that may do little beside serving.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::place::{Place, place};
 use crate::{Context, Exit, Failure, Outcome};
 
 /// The unit's name.
 const UNIT: &str = "moltbot-gateway.service";
 
-/// Writes the unit and starts it.
-pub(super) fn install(cx: &mut Context) -> Outcome {
+/// The name of the unit that holds the sockets.
+const SOCKET: &str = "moltbot-gateway.socket";
+
+/// Writes the unit and starts it. With a socket unit, systemd holds the sockets: connections wait
+/// while one program ends and the next one starts.
+pub(super) fn install(cx: &mut Context, socket: bool) -> Outcome {
     supported()?;
+    let place = socket.then(|| place(cx, None)).transpose()?;
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("this program does not know its place: {error}")))?;
     let state = cx.paths().state_dir().to_path_buf();
-    let text = unit(&program.display().to_string(), &state.display().to_string());
-    let path = file(cx);
+    let text = unit(&program.display().to_string(), &state.display().to_string(), socket);
+    let path = file(cx, UNIT);
     let shown = cx.shown(&path);
     let failed = |error: std::io::Error| Failure::new(format!("cannot write {shown}: {error}"));
     std::fs::create_dir_all(path.parent().expect("a file in a directory")).map_err(failed)?;
     std::fs::write(&path, text).map_err(failed)?;
     cx.out.line(format!("Wrote {shown}"));
+    if let Some(place) = place {
+        let path = file(cx, SOCKET);
+        let shown = cx.shown(&path);
+        std::fs::write(&path, socket_unit(&place)).map_err(|error| {
+            Failure::new(format!("cannot write {shown}: {error}"))
+        })?;
+        cx.out.line(format!("Wrote {shown}"));
+    }
     systemctl(&["daemon-reload"])?;
+    if socket {
+        systemctl(&["enable", "--now", SOCKET])?;
+    }
     systemctl(&["enable", "--now", UNIT])?;
     cx.out.line("The gateway starts with your session from now on");
     Ok(Exit::OK)
@@ -30,7 +48,7 @@ pub(super) fn install(cx: &mut Context) -> Outcome {
 /// Stops the unit and removes it.
 pub(super) fn uninstall(cx: &mut Context) -> Outcome {
     supported()?;
-    let path = file(cx);
+    let path = file(cx, UNIT);
     let shown = cx.shown(&path);
     if !path.exists() {
         cx.out.line(format!("There is no {shown}"));
@@ -39,8 +57,16 @@ pub(super) fn uninstall(cx: &mut Context) -> Outcome {
     systemctl(&["disable", "--now", UNIT])?;
     std::fs::remove_file(&path)
         .map_err(|error| Failure::new(format!("cannot remove {shown}: {error}")))?;
-    systemctl(&["daemon-reload"])?;
     cx.out.line(format!("Removed {shown}"));
+    let path = file(cx, SOCKET);
+    if path.exists() {
+        let shown = cx.shown(&path);
+        systemctl(&["disable", "--now", SOCKET])?;
+        std::fs::remove_file(&path)
+            .map_err(|error| Failure::new(format!("cannot remove {shown}: {error}")))?;
+        cx.out.line(format!("Removed {shown}"));
+    }
+    systemctl(&["daemon-reload"])?;
     Ok(Exit::OK)
 }
 
@@ -51,20 +77,21 @@ fn supported() -> Result<(), Failure> {
     Err(Failure::new("only systemd is served; start `moltbot gateway` by your system's own means"))
 }
 
-fn file(cx: &Context) -> PathBuf {
+fn file(cx: &Context, unit: &str) -> PathBuf {
     let configured = cx.process_env("XDG_CONFIG_HOME").map(PathBuf::from);
     let dir = configured.unwrap_or_else(|| cx.home().join(".config"));
-    dir.join("systemd/user").join(UNIT)
+    dir.join("systemd/user").join(unit)
 }
 
 /// Writes the unit: it sees little of the system, writes to the state directory only, and cannot
 /// gain rights.
-fn unit(program: &str, state: &str) -> String {
+fn unit(program: &str, state: &str, socket: bool) -> String {
     let quote = |text: &str| {
         format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
     };
+    let needs = if socket { format!("Requires={SOCKET}\nAfter={SOCKET}\n") } else { String::new() };
     format!(
-        "[Unit]\nDescription=moltbot gateway\nAfter=network-online.target\n\n\
+        "[Unit]\nDescription=moltbot gateway\nAfter=network-online.target\n{needs}\n\
          [Service]\nExecStart={} gateway run\nEnvironment={}\nRestart=on-failure\n\
          KillSignal=SIGTERM\nTimeoutStopSec=40\nLimitCORE=0\nLimitNOFILE=65536\nUMask=0077\n\
          NoNewPrivileges=yes\nPrivateTmp=yes\nProtectSystem=strict\nProtectHome=read-only\n\
@@ -76,6 +103,20 @@ fn unit(program: &str, state: &str) -> String {
         quote(&program.replace('$', "$$")),
         quote(&format!("MOLTBOT_STATE_DIR={state}")),
         quote(state),
+    )
+}
+
+/// Writes the unit of the sockets: the addresses that the gateway itself would take.
+fn socket_unit(place: &Place) -> String {
+    let streams: String = place
+        .addresses
+        .iter()
+        .map(|address| format!("ListenStream={}\n", SocketAddr::new(*address, place.port)))
+        .collect();
+    format!(
+        "[Unit]\nDescription=moltbot gateway, its sockets\n\n[Socket]\n{streams}\
+         BindIPv6Only=ipv6-only\nBacklog=4096\nNoDelay=yes\n\n[Install]\n\
+         WantedBy=sockets.target\n"
     )
 }
 
@@ -98,11 +139,21 @@ mod tests {
 
     #[test]
     fn the_unit_is_hardened_and_quotes_what_it_names() {
-        let text = unit("/opt/my bin/m%t", "/home/a\"b/.moltbot");
+        let text = unit("/opt/my bin/m%t", "/home/a\"b/.moltbot", false);
         assert!(text.contains("ExecStart=\"/opt/my bin/m%%t\" gateway run\n"), "{text}");
         assert!(text.contains("ReadWritePaths=\"/home/a\\\"b/.moltbot\"\n"), "{text}");
         for wanted in ["NoNewPrivileges=yes", "ProtectSystem=strict", "LimitCORE=0"] {
             assert!(text.contains(wanted), "{wanted}");
         }
+    }
+
+    #[test]
+    fn systemd_holds_the_sockets_if_asked_to() {
+        let addresses = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let place = Place { port: 18_789, addresses, bind: "loopback", loopback: true };
+        let text = socket_unit(&place);
+        assert!(text.contains("ListenStream=127.0.0.1:18789\nListenStream=[::1]:18789\n"), "{text}");
+        let service = unit("/bin/moltbot", "/home/a/.moltbot", true);
+        assert!(service.contains("Requires=moltbot-gateway.socket\n"), "{service}");
     }
 }
