@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use moltbot_core::{Decoder, DecoderMode, Event, SseEvent, SseSplitter, Usage};
+use moltbot_core::{Decoder, DecoderMode, Event, SseEvent, SseSplitter, Usage, first_event};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -61,7 +61,19 @@ impl Decoder for MessagesDecoder {
             }
             Form::Sse(splitter) => {
                 let turn = &mut self.turn;
-                splitter.push(bytes, &mut |event| turn.event(&event, events));
+                let mut rest = bytes;
+                while turn.mode == DecoderMode::Observe && !rest.is_empty() {
+                    // Most of a stream is pieces of blocks, which an observer does not read.
+                    let skipped = splitter.skip(rest, b"event: content_block_");
+                    if skipped > 0 {
+                        turn.at = splitter.seen();
+                    }
+                    rest = &rest[skipped..];
+                    let Some(length) = first_event(rest) else { break };
+                    splitter.push(&rest[..length], &mut |event| turn.event(&event, events));
+                    rest = &rest[length..];
+                }
+                splitter.push(rest, &mut |event| turn.event(&event, events));
                 if splitter.oversized() > 0 && turn.mode == DecoderMode::Full {
                     let message = "an event of the reply is too large";
                     turn.fail(message::broken(turn.at, OVERSIZED, message), events);

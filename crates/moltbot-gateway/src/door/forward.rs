@@ -61,6 +61,18 @@ const NOT_FORWARDED: [&str; 17] = [
     TOKEN_HEADER,
 ];
 
+/// Headers of a reply that frame it on its connection (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// A request to be sent on.
 pub(crate) struct Job {
     pub(crate) op: Op,
@@ -111,18 +123,19 @@ pub(crate) fn clean(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
-    for name in NOT_FORWARDED {
-        headers.remove(name);
-    }
-    headers.remove("x-moltbot-session-key");
+    let ours = |name: &str| NOT_FORWARDED.contains(&name) || name == "x-moltbot-session-key";
+    remove_if(headers, ours);
 }
 
 /// Takes out of a reply's headers what frames it on that connection.
 pub(crate) fn clean_reply(headers: &mut HeaderMap) {
-    for name in ["connection", "keep-alive", "proxy-connection", "te", "trailer"] {
-        headers.remove(name);
-    }
-    for name in ["transfer-encoding", "upgrade", "proxy-authenticate"] {
+    remove_if(headers, |name| HOP_BY_HOP.contains(&name));
+}
+
+/// Takes out the headers whose name is meant. Looks at those that are there only: a request has
+/// fewer than could be.
+fn remove_if(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_meant(name.as_str())).cloned() {
         headers.remove(name);
     }
 }

@@ -167,7 +167,7 @@ impl Relay {
                 while self.timer.as_mut().poll(cx).is_ready() {
                     let until = self.last + self.idle;
                     if Instant::now() >= until {
-                        let seconds = self.idle.as_secs();
+                        let seconds = self.idle.as_secs_f64().ceil();
                         let text = format!("the service sent nothing more for {seconds} s");
                         return Poll::Ready(self.broke("timeout_error", text.into()));
                     }
@@ -200,7 +200,10 @@ impl Relay {
         match self.breaking {
             Breaking::Abort => Some(Err(error)),
             Breaking::Event => {
-                let event = error_event(kind, "the stream from the service broke off");
+                // What the system said is for the log; that nothing came is for the client too.
+                let silent = kind == "timeout_error";
+                let words = if silent { &text } else { "the stream from the service broke off" };
+                let event = error_event(kind, words);
                 let inside = !matches!(self.tail, [b'\n', b'\n'] | [b'\r', b'\r'] | [b'\r', b'\n']);
                 // What was begun of an event is ended first, so that ours is read as one.
                 let before: &[u8] = if inside { b"\n\n" } else { b"" };

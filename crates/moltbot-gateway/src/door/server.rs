@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,9 @@ const ROUNDS_PER_RENEWAL: u32 = 30;
 
 /// How long the end waits for a renewal under way: a little longer than a token endpoint may take.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(35);
+
+/// How long a connection without any request yet is heard while the gateway stops.
+const NEWCOMER: Duration = Duration::from_secs(5);
 
 /// How long the end waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(3);
@@ -271,7 +274,10 @@ impl Worker {
             // Without it a reply may wait for an acknowledgement; it still arrives.
             let _ = stream.set_nodelay(true);
             let tuning = door.shared.tuning;
+            let asked = Arc::new(AtomicBool::new(false));
+            let begun = asked.clone();
             let service = service_fn(move |request| {
+                begun.store(true, Ordering::Relaxed);
                 let door = door.clone();
                 async move { Ok::<_, Infallible>(door.serve(local, peer, request).await) }
             });
@@ -286,6 +292,13 @@ impl Worker {
                 // An error is the client gone, or no HTTP: it was answered, or nobody is there.
                 _ = connection.as_mut() => return,
                 () = reached(&mut stopped, Stop::Draining) => {}
+            }
+            // One that was accepted a moment ago is owed an answer: its request is on the way. The
+            // answer then ends the connection.
+            if !asked.load(Ordering::Relaxed)
+                && tokio::time::timeout(NEWCOMER, connection.as_mut()).await.is_ok()
+            {
+                return;
             }
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
@@ -378,10 +391,7 @@ fn scribe(shared: &Shared, mut log: Option<Box<dyn Write + Send>>) {
 }
 
 /// Writes and reads the stores, and renews logins early, until the end.
-async fn keep(
-    shared: Arc<Shared>,
-    mut stopped: watch::Receiver<Stop>,
-) {
+async fn keep(shared: Arc<Shared>, mut stopped: watch::Receiver<Stop>) {
     let mut round = 0;
     let mut failing = false;
     let mut renewing: Option<Task<()>> = None;

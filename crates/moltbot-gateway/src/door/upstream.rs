@@ -38,17 +38,22 @@ pub(crate) struct Target {
     /// Path and query.
     uri: Uri,
     host: HeaderValue,
-    /// `host:port` for a plain connection to this machine.
-    near: Option<String>,
+    /// For a plain connection to this machine.
+    near: Option<Arc<Kept>>,
     origin: String,
 }
 
-type Idle = Mutex<HashMap<String, Vec<SendRequest<OutBody>>>>;
+/// The idle connections to one address of this machine.
+struct Kept {
+    /// `host:port`
+    address: String,
+    idle: Mutex<Vec<SendRequest<OutBody>>>,
+}
 
 /// One worker's connections.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: Idle,
+    kept: Mutex<HashMap<String, Arc<Kept>>>,
     targets: Mutex<HashMap<String, Arc<Target>>>,
 }
 
@@ -95,7 +100,7 @@ impl Pool {
         let port = checked.port_or_known_default().unwrap_or(80);
         let near = near.then(|| {
             let bare = checked.host_str().unwrap_or_default();
-            format!("{bare}:{port}")
+            self.kept(format!("{bare}:{port}"))
         });
         let path = match checked.query() {
             Some(query) => format!("{}?{query}", checked.path()),
@@ -132,16 +137,16 @@ impl Pool {
         *request.uri_mut() = target.uri.clone();
         *request.headers_mut() = headers;
         loop {
-            let (mut sender, fresh) = match self.take(&near).await {
+            let (mut sender, fresh) = match near.take().await {
                 Some(sender) => (sender, false),
-                None => (connect(&near, limits.connect_ms).await?, true),
+                None => (connect(&near.address, limits.connect_ms).await?, true),
             };
             let wait = Duration::from_millis(limits.first_byte_ms);
             let reply = sender.try_send_request(request);
             match patient(wait, upload.as_deref(), reply).await {
                 Some(Ok(response)) => {
                     let (parts, body) = response.into_parts();
-                    let source = Near { body, sender: Some(sender), pool: self.clone(), key: near };
+                    let source = Near { body, sender: Some(sender), kept: near };
                     return Ok((parts, Source::Near(source)));
                 }
                 // The service had closed the kept connection; nothing of the request was sent.
@@ -158,27 +163,53 @@ impl Pool {
         }
     }
 
-    /// Takes a kept connection that is still usable.
-    async fn take(&self, key: &str) -> Option<SendRequest<OutBody>> {
-        loop {
-            let mut sender = super::locked(&self.idle).get_mut(key)?.pop()?;
-            if !sender.is_closed() && sender.ready().await.is_ok() {
-                return Some(sender);
+    fn kept(&self, address: String) -> Arc<Kept> {
+        let mut all = super::locked(&self.kept);
+        if let Some(kept) = all.get(&address) {
+            return kept.clone();
+        }
+        let kept = Arc::new(Kept { address: address.clone(), idle: Mutex::default() });
+        all.insert(address, kept.clone());
+        kept
+    }
+}
+
+impl Kept {
+    /// Takes a connection that can be used at once. One that was given back a moment ago may need
+    /// its turn first; one that stays busy, because the service answered before it had read the
+    /// whole request, is nobody's to wait for.
+    async fn take(&self) -> Option<SendRequest<OutBody>> {
+        for second in [false, true] {
+            {
+                let mut idle = super::locked(&self.idle);
+                if idle.is_empty() {
+                    return None;
+                }
+                if second {
+                    idle.retain(|sender| !sender.is_closed());
+                }
+                // The one used last is the warmest.
+                if let Some(at) = idle.iter().rposition(SendRequest::is_ready) {
+                    return Some(idle.swap_remove(at));
+                }
+            }
+            if !second {
+                tokio::task::yield_now().await;
             }
         }
+        None
     }
 
-    fn give_back(&self, key: &str, sender: SendRequest<OutBody>) {
+    fn give_back(&self, sender: SendRequest<OutBody>) {
         if sender.is_closed() {
             return;
         }
         let mut idle = super::locked(&self.idle);
-        match idle.get_mut(key) {
-            Some(kept) if kept.len() < MOST_IDLE => kept.push(sender),
-            Some(_) => {}
-            None => {
-                idle.insert(key.to_string(), vec![sender]);
-            }
+        if idle.len() >= MOST_IDLE {
+            idle.retain(|sender| !sender.is_closed());
+        }
+        if idle.len() < MOST_IDLE {
+            idle.push(sender);
         }
     }
 }
@@ -275,14 +306,13 @@ pub(crate) enum Source {
 pub(crate) struct Near {
     body: Incoming,
     sender: Option<SendRequest<OutBody>>,
-    pool: Arc<Pool>,
-    key: String,
+    kept: Arc<Kept>,
 }
 
 impl Near {
     fn done(&mut self) {
         if let Some(sender) = self.sender.take() {
-            self.pool.give_back(&self.key, sender);
+            self.kept.give_back(sender);
         }
     }
 }

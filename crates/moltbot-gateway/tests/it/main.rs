@@ -9,6 +9,7 @@ mod credentials;
 mod effects;
 mod failover;
 mod models;
+mod patience;
 mod probe;
 mod renewal;
 mod stage;

@@ -237,4 +237,3 @@ fn check_tailscale(
 fn refused(text: impl Into<String>) -> Failure {
     Failure::new(text).code("gateway-config")
 }
-

@@ -31,9 +31,8 @@ pub(super) fn install(cx: &mut Context, socket: bool) -> Outcome {
     if let Some(place) = place {
         let path = file(cx, SOCKET);
         let shown = cx.shown(&path);
-        std::fs::write(&path, socket_unit(&place)).map_err(|error| {
-            Failure::new(format!("cannot write {shown}: {error}"))
-        })?;
+        std::fs::write(&path, socket_unit(&place))
+            .map_err(|error| Failure::new(format!("cannot write {shown}: {error}")))?;
         cx.out.line(format!("Wrote {shown}"));
     }
     systemctl(&["daemon-reload"])?;
@@ -152,7 +151,10 @@ mod tests {
         let addresses = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
         let place = Place { port: 18_789, addresses, bind: "loopback", loopback: true };
         let text = socket_unit(&place);
-        assert!(text.contains("ListenStream=127.0.0.1:18789\nListenStream=[::1]:18789\n"), "{text}");
+        assert!(
+            text.contains("ListenStream=127.0.0.1:18789\nListenStream=[::1]:18789\n"),
+            "{text}"
+        );
         let service = unit("/bin/moltbot", "/home/a/.moltbot", true);
         assert!(service.contains("Requires=moltbot-gateway.socket\n"), "{service}");
     }
