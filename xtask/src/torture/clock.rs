@@ -5,8 +5,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::acme::{Rules, Server};
-use super::disk::expired;
-use super::ground::{Ground, LOGIN, login, now_ms, said};
+use super::ground::{Ground, LOGIN, expired, login, now_ms, said};
 use super::{Dice, Plan, Tally};
 
 const HOUR: i64 = 3_600_000;
@@ -42,7 +41,7 @@ fn storm(plan: &Plan) -> Result<Tally> {
     let mut pairs: Vec<(i64, i64)> =
         JUMPS.iter().flat_map(|from| JUMPS.iter().map(move |to| (*from, *to))).collect();
     dice.shuffle(&mut pairs);
-    let until = plan.until(0.12);
+    let until = plan.until(0.02);
     for (from, to) in pairs {
         if plan.is_over(until, &tally) {
             break;
@@ -83,7 +82,7 @@ fn rest(plan: &Plan) -> Result<Tally> {
     let server = Server::start(Rules { chat: 429, ..Rules::default() })?;
     let mut tally = Tally::new("a rest, begun by one clock, seen by another");
     tally.note = "no rest above its cap of 7 days".into();
-    let until = plan.until(0.12);
+    let until = plan.until(0.02);
     for from in JUMPS {
         for to in JUMPS {
             if plan.is_over(until, &tally) {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use super::acme::{Rotation, Rules, Server};
-use super::ground::{Ground, finish, login};
+use super::ground::{Ground, finish};
 use super::subject::{Ended, Subject};
 use super::{Plan, Tally};
 
@@ -53,7 +53,7 @@ fn faults(plan: &Plan) -> Result<Tally> {
     let server = Server::start(Rules::default())?;
     let number = server.issue();
     let checker = plan.programs.subject()?;
-    let until = plan.until(0.2);
+    let until = plan.until(0.06);
     let mut tally = Tally::new("each write, fsync, rename fails");
     let ends: &[&str] = match plan.quick {
         true => &["from:full", "once:eio"],
@@ -239,9 +239,4 @@ fn judge(
 /// Tells whether a command failed in what follows the store, such as the config.
 fn after_store(said: &[u8]) -> bool {
     String::from_utf8_lossy(said).contains("moltbot.json")
-}
-
-/// A login for who needs one at a generation; kept here for the other steps.
-pub(super) fn expired(number: u64) -> serde_json::Value {
-    login(number, 1, -60_000)
 }

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::acme::{Rotation, Rules, Server};
 use super::crowd::tasks_worker;
-use super::disk::{count, expired, switches};
-use super::ground::{Ground, LOGIN, said};
+use super::disk::{count, switches};
+use super::ground::{Ground, LOGIN, expired, said};
 use super::{Dice, Plan, Tally};
 
 /// How long the others wait for the frozen one, in milliseconds.
@@ -30,7 +30,7 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     let mut thawed = Tally::new("frozen at every step of a refresh, then thawed");
     let mut killed = Tally::new("frozen at every step of a refresh, then killed");
     let mut slowest = Duration::ZERO;
-    let until = plan.until(0.3);
+    let until = plan.until(0.05);
     let mut steps: Vec<usize> = (0..STEPS).collect();
     Dice(plan.seed).shuffle(&mut steps);
     let mut last = STEPS;

@@ -174,6 +174,11 @@ pub(super) fn login(login: u64, generation: u64, remaining: i64) -> Value {
     })
 }
 
+/// The third party's login at its first generation, a minute after its end.
+pub(super) fn expired(number: u64) -> Value {
+    login(number, 1, -60_000)
+}
+
 /// The login that no case may touch.
 pub(super) fn bystander() -> Value {
     json!({

@@ -18,7 +18,7 @@ pub(super) const LANES: usize = 2;
 /// Goes through all points in random order, again and again until the time is over.
 pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     let program = plan.programs.subject()?;
-    let until = plan.until(0.5);
+    let until = plan.until(0.45);
     let tallies = Mutex::new(SUBJECTS.iter().map(|subject| Tally::new(subject.name())).collect());
     let listed = list(plan)?;
     let Some(listed) = listed else {

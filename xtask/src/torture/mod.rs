@@ -163,7 +163,7 @@ pub(crate) fn run(args: &ArgMatches) -> Result<()> {
     let careless = args.get_one::<String>("careless").cloned().unwrap_or_default();
     let binary = args.get_one::<std::path::PathBuf>("binary").cloned();
     let programs = Programs::build(binary, !careless.is_empty())?;
-    let minutes = if quick { 1.4 } else { minutes };
+    let minutes = if quick { 2.0 } else { minutes };
     let plan = Plan { seed, quick, minutes, careless, programs };
     let mut rows = Vec::new();
     for (name, step) in STEPS {

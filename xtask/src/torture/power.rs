@@ -42,7 +42,7 @@ fn model(plan: &Plan) -> Result<Tally> {
     let server = Server::start(Rules::default())?;
     let number = server.issue();
     let checker = plan.programs.subject()?;
-    let until = plan.until(0.15);
+    let until = plan.until(0.05);
     let mut tally = Tally::new("power cut at every step, model of a disk");
     'all: for subject in [
         Subject::Refresh(super::acme::Rotation::Strict),
@@ -103,7 +103,7 @@ fn ext4(plan: &Plan) -> Result<Tally> {
     let host = plan.programs.host()?;
     let mut dice = Dice(plan.seed);
     let mut tally = Tally::new("power cut, ext4 on a loop device");
-    let until = plan.until(0.5);
+    let until = plan.until(0.1);
     while tally.cases < CUTS && !plan.is_over(until, &tally) {
         disk.make()?;
         let pause = Duration::from_micros(2_000 + dice.below(60_000));

@@ -27,7 +27,7 @@ struct Left {
 /// Kills twice.
 pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     let program = plan.programs.subject()?;
-    let until = plan.until(0.3);
+    let until = plan.until(0.2);
     let tally = Mutex::new(Tally::new("second kill in the recovery of a refresh"));
     let firsts = if plan.quick { 6 } else { FIRST };
     let share = Mutex::new(Vec::new());
