@@ -105,7 +105,7 @@ const anthropicChecks = {
   async "models and errors"() {
     const ids = [];
     for await (const model of ours.models.list({ limit: 4 })) ids.push(model.id);
-    assert.ok(ids.includes(MODEL) && ids.length > 4);
+    assert.ok(ids.includes("claude-opus-5-5") && ids.length > 4);
     const error = await raises(400, () => messages({ colour: 1 }));
     assert.equal(error.error.error.message, "colour: Extra inputs are not permitted");
     await raises(404, () => ours.models.retrieve("nope"));

@@ -127,7 +127,7 @@ def betas_raw_replies_and_models_pass():
     equal(headers["user-agent"].startswith("Anthropic/Python"), True)
     equal(len(entry["credentials"]), 1)
     every = [model.id for model in ours.models.list(limit=4)]
-    equal(MODEL in every and len(every) > 4, True)
+    equal("claude-opus-5-5" in every and len(every) > 4, True)
     equal(ours.models.retrieve(MODEL).id, MODEL)
     raises("NotFoundError", lambda: ours.models.retrieve("nope"))
 

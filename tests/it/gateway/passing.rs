@@ -102,7 +102,7 @@ fn an_upload_is_not_held() {
 fn a_clients_own_login_passes_through() {
     let upstream = Upstream::start(|_, stream| reply(stream, "429 Too Many Requests", "", BUSY));
     let sandbox = one_key(upstream.url(), json!({ "passthroughLogin": true }));
-    let gate = Gate::start(&sandbox);
+    let mut gate = Gate::start(&sandbox);
     let bearer = format!("Bearer {LOGIN}");
     let ask = |header: &str| {
         let headers = [
@@ -142,12 +142,26 @@ fn a_clients_own_login_passes_through() {
     let own = [("authorization", token.as_str()), ("content-type", "application/json")];
     gate.ask("POST", "/v1/messages", &own, hello().to_string().as_bytes());
     assert!(upstream.seen()[2].contains(KEY));
-    // Nothing of it is stored.
-    let all = std::fs::read_dir(sandbox.state("agents/main")).unwrap().flatten();
-    for file in all.flat_map(|dir| std::fs::read_dir(dir.path()).into_iter().flatten().flatten()) {
-        let text = std::fs::read(file.path()).unwrap();
-        assert!(!String::from_utf8_lossy(&text).contains(LOGIN), "{}", file.path().display());
+    // Nothing of it is stored, and the records name it without it.
+    gate.signal(rustix::process::Signal::TERM);
+    assert!(gate.child.wait().unwrap().success());
+    let log = sandbox.state("agents/main/logs/requests.jsonl");
+    assert!(std::fs::read_to_string(&log).unwrap().contains("\"client login\""));
+    for file in files_below(&sandbox.home().join(".moltbot")) {
+        let text = std::fs::read(&file).unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains(LOGIN), "{}", file.display());
     }
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => all.extend(files_below(&entry.path())),
+            false => all.push(entry.path()),
+        }
+    }
+    all
 }
 
 /// Off, a client's other bearer is dropped, as any credential of a client is.

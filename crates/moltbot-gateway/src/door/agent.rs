@@ -263,7 +263,7 @@ impl Agent {
         let considered = Arc::new(considered(setup, &model, &selection, settings));
         Ok(Route {
             setup: at,
-            label: model.to_string().into(),
+            label: considered.model.as_str().into(),
             info: info.map(Arc::new),
             extra: setup.extra_headers(&model.model),
             patterns: patterns(setup, rules),
