@@ -59,6 +59,19 @@ fn case_18_new_stores_and_directories_are_the_owners_alone() {
     assert!(seen >= 3, "store, log and what was removed");
 }
 
+/// A wrong mode is tightened by the next write of a secret, which says so once.
+#[test]
+fn a_mode_that_lets_others_read_is_tightened_with_one_warning() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["onboard", "--anthropic-api-key", KEY]).exits(0);
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(sandbox.store_path(), open).unwrap();
+    let done = sandbox.run(&["onboard", "--anthropic-api-key", KEY2]).exits(0);
+    let said = "could be read by other users; its mode is now 600";
+    assert_eq!(done.err.matches(said).count(), 1, "{}", done.err);
+    assert_eq!(mode(&sandbox.store_path()), 0o600);
+}
+
 #[test]
 fn case_19_unknown_types_are_ignored_and_unknown_fields_kept() {
     let sandbox = Sandbox::new();

@@ -129,8 +129,9 @@ fn store(
     let store = cx.store(agent);
     let now = cx.now();
     let wanted = Generation::of(&credential);
-    cx.block_on(async move {
+    let notes = cx.block_on(async move {
         let mut locked = store.lock(now).await?;
+        let notes = locked.notes.clone();
         if let Some(old) = locked.profiles.get(profile)
             && old.kind == CredentialKind::ApiKey
             && credential.kind != CredentialKind::ApiKey
@@ -148,8 +149,13 @@ fn store(
             let message = format!("Profile \"{profile}\" was written but does not read back");
             return Err(Failure::new(message).code("store-unwritable"));
         }
-        Ok(())
-    })?
+        Ok(notes)
+    })??;
+    // A mode that was tightened, a network file system: said once, where a secret is stored.
+    for note in &notes {
+        cx.out.warn(clean(note));
+    }
+    Ok(())
 }
 
 /// Finds the method that will resolve and renew the profile: the offer's own, unless what it

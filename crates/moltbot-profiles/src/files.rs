@@ -236,23 +236,28 @@ pub(crate) fn network_file_system(path: &Path) -> Option<&'static str> {
     let stat = rustix::fs::statfs(directory(path)).ok()?;
     #[cfg(target_os = "linux")]
     {
-        // Magic numbers of statfs(2).
-        Some(match stat.f_type as u32 {
-            0x6969 => "NFS",
-            0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
-            0x0102_1997 => "9P",
-            0x5346_414f => "AFS",
-            0x00c3_6400 => "Ceph",
-            0x0bd0_0bd3 => "Lustre",
-            0x7375_7245 => "Coda",
-            _ => return None,
-        })
+        network_kind(stat.f_type as u32)
     }
     #[cfg(not(target_os = "linux"))]
     {
         const LOCAL: u32 = 0x1000;
         (stat.f_flags & LOCAL == 0).then_some("a network file system")
     }
+}
+
+/// Names the network file system of a magic number of statfs(2).
+#[cfg(target_os = "linux")]
+fn network_kind(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x0102_1997 => "9P",
+        0x5346_414f => "AFS",
+        0x00c3_6400 => "Ceph",
+        0x0bd0_0bd3 => "Lustre",
+        0x7375_7245 => "Coda",
+        _ => return None,
+    })
 }
 
 /// Returns the directory of a path.
@@ -312,6 +317,19 @@ mod tests {
         std::fs::write(dir.path().join(".other.json.77-0.tmp"), "half").unwrap();
         assert_eq!(temporaries(&path), [dir.path().join(".store.json.77-0.tmp")]);
         assert_eq!(network_file_system(&path), None);
+        #[cfg(target_os = "linux")]
+        for (magic, kind) in [
+            (0x6969, Some("NFS")),
+            (0xff53_4d42, Some("SMB")),
+            (0x0102_1997, Some("9P")),
+            // ext4, tmpfs, btrfs, overlayfs.
+            (0xef53, None),
+            (0x0102_1994, None),
+            (0x9123_683e, None),
+            (0x794c_7630, None),
+        ] {
+            assert_eq!(network_kind(magic), kind, "{magic:x}");
+        }
     }
 
     #[test]
