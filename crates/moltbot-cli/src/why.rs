@@ -118,7 +118,9 @@ pub(crate) fn reason(record: &Record, stored: Option<&str>) -> String {
             Some(CredentialChoice { skipped: Some(why), .. }) => {
                 format!("; {source} is left out: {why}")
             }
-            Some(_) => format!("; {source} comes after it, `moltbot models auth order` changes that"),
+            Some(_) => {
+                format!("; {source} comes after it, `moltbot models auth order` changes that")
+            }
             None => format!("; {source} is not for this model"),
         };
     }
@@ -212,7 +214,12 @@ fn add_choices(lines: &mut Vec<String>, record: &Record, now: Timestamp) {
     for model in &record.models {
         let note = model.skipped.as_ref().map(|why| format!(" (left out: {why})"));
         let by = model.strategy.as_ref().map(|word| format!(" (strategy {word})"));
-        lines.push(format!("{}{}{}", model.model, note.unwrap_or_default(), by.unwrap_or_default()));
+        lines.push(format!(
+            "{}{}{}",
+            model.model,
+            note.unwrap_or_default(),
+            by.unwrap_or_default()
+        ));
         for (at, candidate) in model.candidates.iter().enumerate() {
             lines.push(format!("  {}. {}", at + 1, describe(candidate, now)));
         }
@@ -223,7 +230,9 @@ fn add_choices(lines: &mut Vec<String>, record: &Record, now: Timestamp) {
 }
 
 fn sent(attempt: &Attempt, now: Timestamp) -> String {
-    let mut text = format!("{} with {}: ", attempt.model, attempt.source);
+    // After a variable's name a colon would look like its value and be masked.
+    let mark = if attempt.source.starts_with("profile:") { ":" } else { "," };
+    let mut text = format!("{} with {}{mark} ", attempt.model, attempt.source);
     text.push_str(attempt.class.as_deref().unwrap_or("answered"));
     if let Some(status) = attempt.status {
         text.push_str(&format!(", HTTP {status}"));

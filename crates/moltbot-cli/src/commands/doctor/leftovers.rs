@@ -118,9 +118,8 @@ pub(super) fn duplicates(
             continue;
         }
         let mine = account(id);
-        let same_account = |other: &&&ProfileView| {
-            mine.is_some() && account(&other.id) == mine && alike(other)
-        };
+        let same_account =
+            |other: &&&ProfileView| mine.is_some() && account(&other.id) == mine && alike(other);
         if let Some(first) = own[..at].iter().find(same_account) {
             let text = format!(
                 "{} and {id} are one account and share its limits; `moltbot models auth remove \

@@ -188,8 +188,13 @@ fn shadowing(
     entry: &OfferEntry,
 ) -> Result<(), Failure> {
     let env = cx.env()?;
-    let set: Vec<&str> =
-        entry.provider.ignored_env.iter().map(AsRef::as_ref).filter(|n| env.get(n).is_some()).collect();
+    let set: Vec<&str> = entry
+        .provider
+        .ignored_env
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|n| env.get(n).is_some())
+        .collect();
     if set.is_empty() || !engine.is_used(&entry.provider.id) {
         return Ok(());
     }

@@ -321,10 +321,9 @@ impl Gathered<'_> {
         let effective = match (&env, &models_json) {
             // Its own program may be given a token that another provider's profiles hold.
             _ if counts.count == 0 && self.first_is_stored(id) => store(),
-            _ if counts.login.is_some() => Effective {
-                kind: "login",
-                detail: counts.login.clone().unwrap_or_default(),
-            },
+            _ if counts.login.is_some() => {
+                Effective { kind: "login", detail: counts.login.clone().unwrap_or_default() }
+            }
             _ if counts.count > 0 && self.usable(id) => store(),
             (Some(env), _) => other("env", env),
             (None, Some(models_json)) => other("models.json", models_json),
