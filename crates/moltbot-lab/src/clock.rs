@@ -3,19 +3,27 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The system clock plus an offset that only grows.
+/// The system clock, or a time that stands, plus an offset that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
+    stands_at: Option<i64>,
     offset_ms: AtomicI64,
 }
 
 impl Clock {
+    /// Makes a clock that stands at a time, in milliseconds since the epoch, or the system's.
+    pub(crate) fn new(stands_at: Option<i64>) -> Self {
+        Self { stands_at, offset_ms: AtomicI64::new(0) }
+    }
+
     /// Returns milliseconds since the epoch.
     pub(crate) fn now_ms(&self) -> i64 {
-        let system = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-        system.saturating_add(self.offset_ms.load(Ordering::Relaxed))
+        let system = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        };
+        self.stands_at.unwrap_or_else(system).saturating_add(self.offset_ms.load(Ordering::Relaxed))
     }
 
     /// Moves the clock forward.
@@ -44,5 +52,8 @@ mod tests {
         assert!(clock.now_ms() >= before + 3_600_000);
         clock.reset();
         assert!(clock.now_ms() < before + 3_600_000);
+        let clock = Clock::new(Some(7));
+        clock.advance(Duration::from_millis(5));
+        assert_eq!(clock.now_ms(), 12);
     }
 }

@@ -36,6 +36,9 @@ pub struct LabOptions {
     pub both_headers: BothHeaders,
     /// Whether a model id the lab does not know is 404.
     pub strict_models: bool,
+    /// A time at which the lab's clock stands, in milliseconds since 1970; `None` for the
+    /// system's time.
+    pub stands_at: Option<i64>,
     /// Whether requests are logged. Off makes the lab a faster upstream for benchmarks.
     pub log: bool,
 }
@@ -48,6 +51,7 @@ impl Default for LabOptions {
             keys: Keys::Any,
             both_headers: BothHeaders::Refuse,
             strict_models: false,
+            stands_at: None,
             log: true,
         }
     }
@@ -91,7 +95,7 @@ pub(crate) struct Prepared {
 impl State {
     pub(crate) fn new(options: LabOptions) -> Self {
         let state = Self {
-            clock: Clock::default(),
+            clock: Clock::new(options.stands_at),
             log: Log::default(),
             cache: Mutex::default(),
             meters: Mutex::default(),

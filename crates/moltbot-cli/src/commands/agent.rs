@@ -78,7 +78,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     talk.open(cx, args)?;
     let reply = talk.turn(cx, request, json)?;
     let millis = talk::millis_since(began);
-    match reply {
+    let ended = match reply {
         Ok(reply) => finish(cx, &talk, &reply, millis, json),
         Err(error) => {
             let failure = why::failure(&error);
@@ -87,7 +87,10 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
             }
             Err(failure)
         }
-    }
+    };
+    // A program of the user's that answered may want to write down the conversation.
+    cx.block_on(talk.engine.end_programs())?;
+    ended
 }
 
 /// Reads the flags that make up the message.

@@ -44,6 +44,11 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     }
     let broken =
         |error| Failure::new(format!("standard input cannot be read: {error}")).code("input");
+    // Between two lines what is typed ahead waits for the next one, unseen; Ctrl-C stays a signal.
+    let _quiet = match person {
+        true => Some(crate::onboard::quiet(cx)?),
+        false => None,
+    };
     let mut lines = match person {
         true => Lines::of_terminal("> ", chat.said()).map_err(broken)?,
         false => Lines::of_pipe(),
@@ -59,6 +64,8 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
             Err(error) => return Err(error),
         }
     }
+    // A program of the user's that answered may want to write down the conversation.
+    cx.block_on(chat.talk.engine.end_programs())?;
     // A person has seen what failed; a script is told.
     Ok(if chat.failed && !person { Exit::NO } else { Exit::OK })
 }
