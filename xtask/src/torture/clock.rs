@@ -1,6 +1,8 @@
 //! `clock`: the clock is wrong, by an hour, by ten years, forwards and backwards, while a token
 //! server refuses and while a login rests.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use serde_json::json;
 
@@ -53,7 +55,7 @@ fn storm(plan: &Plan) -> Result<Tally> {
         old["expires"] = json!(now_ms() - 30 * YEAR);
         ground.put_store(&json!({ LOGIN: old }))?;
         let before = std::fs::read(ground.store_path())?;
-        let mut wrong = Vec::new();
+        let (mut wrong, start) = (Vec::new(), Instant::now());
         for clock in [from, to] {
             for _ in 0..3 {
                 let output = run_at(plan, &ground, clock, "models auth refresh")?;
@@ -63,7 +65,9 @@ fn storm(plan: &Plan) -> Result<Tally> {
                 }
             }
         }
-        let (asked, allowed) = (server.asked(number), 1 + u64::from(from != to));
+        // A machine so slow that the minute is over may ask again.
+        let minutes = start.elapsed().as_secs() / 60;
+        let (asked, allowed) = (server.asked(number), 1 + u64::from(from != to) + minutes);
         if asked > allowed || asked == 0 {
             wrong.push(format!("{asked} requests where {allowed} are allowed"));
         }

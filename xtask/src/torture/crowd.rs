@@ -34,9 +34,11 @@ pub(super) fn increments(plan: &Plan) -> Result<Vec<Tally>> {
     let mut hand = Hand::default();
     let mut writers: Vec<Option<Child>> = writers.into_iter().map(Some).collect();
     let mut complaints = Vec::new();
+    // A hand is not that quick, unless the whole takes a few seconds only.
+    let pause = Duration::from_millis(if plan.quick { 20 } else { 200 });
     while writers.iter().any(Option::is_some) {
         hand.edit(&ground)?;
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
         for slot in &mut writers {
             if let Some(writer) = slot
                 && writer.try_wait()?.is_some()

@@ -95,7 +95,7 @@ fn ground(server: &Server) -> Result<(Ground, u64)> {
 /// Freezes, lets others wait, thaws; returns whether the step was past the last one.
 fn thaw(plan: &Plan, server: &Server, at: usize, tally: &mut Tally) -> Result<bool> {
     let (ground, number) = ground(server)?;
-    let (child, stopped) = freeze(plan, &ground, server, at)?;
+    let (mut child, stopped) = freeze(plan, &ground, server, at)?;
     let pid = child.id();
     let mut wrong = Vec::new();
     if stopped {
@@ -106,7 +106,11 @@ fn thaw(plan: &Plan, server: &Server, at: usize, tally: &mut Tally) -> Result<bo
                 wrong.push(format!("the other one says {said:?} of process {pid}"));
             }
         }
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGCONT)?;
+        // More than once, as it may have counted its step and not stopped yet.
+        while child.try_wait()?.is_none() {
+            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGCONT)?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
     let output = child.wait_with_output()?;
     let told = String::from_utf8_lossy(&output.stdout).trim().to_string();

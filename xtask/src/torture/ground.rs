@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,7 +37,14 @@ impl Ground {
     pub(super) fn new() -> Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("moltbot-torture-");
-        let dir = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir())?;
+        let memory = Path::new("/dev/shm");
+        // A plugin cannot be loaded from where nothing may be run.
+        let usable =
+            statvfs(memory).is_ok_and(|stat| !stat.f_flag.contains(StatVfsMountFlags::NOEXEC));
+        let dir = match usable.then(|| builder.tempdir_in(memory)) {
+            Some(Ok(dir)) => dir,
+            _ => builder.tempdir()?,
+        };
         Ok(Self { dir })
     }
 

@@ -23,7 +23,7 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     let listed = list(plan)?;
     let Some(listed) = listed else {
         let mut skipped = Tally::new("kill -9");
-        skipped.note = "skipped: needs ptrace on Linux x86-64".into();
+        skipped.note = "skipped: needs ptrace on Linux x86-64, and leave to use it".into();
         return Ok(vec![skipped]);
     };
     let mut dice = Dice(plan.seed);

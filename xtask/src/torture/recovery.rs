@@ -78,7 +78,7 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     let share = share.into_inner().map_err(|_| anyhow!("a lane failed"))?;
     let sum = |pick: fn(&(usize, usize, usize)) -> usize| share.iter().map(pick).sum::<usize>();
     tally.note = match share.is_empty() {
-        true => "skipped: needs ptrace on Linux x86-64".into(),
+        true => "skipped: needs ptrace on Linux x86-64, and leave to use it".into(),
         false => {
             let (done, all, firsts) = (sum(|it| it.0), sum(|it| it.1), sum(|it| it.2));
             format!("{done} of {all} pairs on {firsts} points")

@@ -117,7 +117,12 @@ mod linux {
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC
             | Options::PTRACE_O_EXITKILL;
-        ptrace::seize(leader, options).context("tracing a child of this process")?;
+        if ptrace::seize(leader, options).is_err() {
+            // A container may forbid it.
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
         kill(leader, Signal::SIGCONT)?;
         follow(leader, at).map(Some)
     }
