@@ -18,20 +18,24 @@ const STEPS: &[Step] = &[
     ("files", tidy_files),
     ("sync", || crate::sync::run(&root(), true)),
     ("twice", twice),
+    ("unsafe", unsafe_lines),
     ("clippy", clippy),
     ("docs", docs),
     ("scaffold", crate::scaffold::run),
     ("dist", crate::dist::ci::run),
 ];
 
+/// Steps that are a part of others and run only when they are named.
+const PARTS: &[Step] = &[("dist-short", crate::dist::ci::run_short)];
+
 /// Lists the steps.
 pub(crate) fn steps() -> Vec<&'static str> {
-    STEPS.iter().map(|(name, _)| *name).collect()
+    STEPS.iter().chain(PARTS).map(|(name, _)| *name).collect()
 }
 
 /// Runs one step, or all of them in order.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
-    for (name, step) in STEPS {
+    for (name, step) in PARTS.iter().filter(|(name, _)| only == Some(name)).chain(STEPS) {
         if only.is_none_or(|only| only == *name) {
             eprintln!("ci: {name}");
             step().with_context(|| format!("step {name}"))?;
@@ -45,7 +49,15 @@ fn fmt() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    must(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    must(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // What the stock binary lacks or cannot be without is looked at too.
+    let part = |package: &'static str, features: &'static [&'static str]| {
+        let mut command = cargo();
+        command.args(["clippy", "--package", package]).args(features);
+        must(command.args(["--", "-D", "warnings"]))
+    };
+    part("moltbot-cli", &["--no-default-features"])?;
+    part("moltbot-gateway", &["--features", "keyring"])
 }
 
 fn docs() -> Result<()> {
@@ -167,9 +179,7 @@ fn tidy_files() -> Result<()> {
         if !text.trim_start_matches(|c| c != '\n').contains("//!") && !text.starts_with("//!") {
             wrong.push(format!("{path} does not say what it is for (//!)"));
         }
-        let has_unsafe = code_lines(&text).any(|(_, line)| {
-            line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl")
-        });
+        let has_unsafe = code_lines(&text).any(|(_, line)| holds_unsafe(line));
         // The fixtures are other people's crates, outside the workspace.
         let may = ["crates/moltbot-abi/", "crates/moltbot-sys/", "tests/fixtures/", "xtask/"];
         if has_unsafe && !may.iter().any(|dir| path.starts_with(dir)) {
@@ -177,6 +187,34 @@ fn tidy_files() -> Result<()> {
         }
     }
     report(wrong)
+}
+
+/// The most lines that the files with unsafe code may have, tests and comments left out.
+const UNSAFE: &[(&str, usize)] = &[("crates/moltbot-abi/", 700), ("crates/moltbot-sys/", 200)];
+
+/// Counts the lines of the files in which there is any unsafe code.
+fn unsafe_lines() -> Result<()> {
+    let mut wrong = Vec::new();
+    for (dir, most) in UNSAFE {
+        let mut lines = 0;
+        for file in files(&root().join(dir).join("src"), ".rs")? {
+            let text = std::fs::read_to_string(&file)?;
+            if code_lines(&text).any(|(_, line)| holds_unsafe(line)) {
+                lines += code_lines(&text).filter(|(_, line)| !line.trim().is_empty()).count();
+            }
+        }
+        eprintln!("  {dir}: {lines} lines in files with unsafe code, at most {most}");
+        if lines > *most {
+            wrong.push(format!("{dir} has {lines} lines with unsafe code; the limit is {most}"));
+        }
+    }
+    report(wrong)
+}
+
+fn holds_unsafe(line: &str) -> bool {
+    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe("]
+        .iter()
+        .any(|word| line.contains(word))
 }
 
 /// Dependencies that may stand twice in the lock file, each with the reason.

@@ -109,13 +109,14 @@ impl Toolchain {
             .args(["--config", "profile.dist.strip=false"])
             .arg("--target-dir")
             .arg(build)
-            // Named also if it is this machine: flags are then for the product alone, not for what
-            // runs while building.
-            .args(["--target", self.target()])
-            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(source, build, options)?);
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(source, build)?);
+        let mut dir = build.to_path_buf();
+        if let Some(target) = &self.target {
+            command.args(["--target", target]);
+            dir.push(target);
+        }
         must(&mut command)?;
-        let product =
-            build.join(self.target()).join(PROFILE).join(file_name(options, self.target()));
+        let product = dir.join(PROFILE).join(file_name(options, self.target()));
         ensure!(product.is_file(), "cargo made no {}", product.display());
         Ok(product)
     }
@@ -134,9 +135,7 @@ impl Toolchain {
 
     /// Returns the flags that map every path of this machine to a fixed one; of several that fit,
     /// the compiler takes the last.
-    ///
-    /// Where a panic ends the program nobody reads tables for unwinding: a tenth of the bytes.
-    fn flags(&self, source: &Path, build: &Path, options: &Options) -> Result<OsString> {
+    fn flags(&self, source: &Path, build: &Path) -> Result<OsString> {
         let mut maps = vec![(self.cargo_home.clone(), "/cargo".to_string())];
         let registries = self.cargo_home.join("registry/src");
         if registries.is_dir() {
@@ -158,9 +157,6 @@ impl Toolchain {
             flags.push(from);
             flags.push("=");
             flags.push(to);
-        }
-        if !options.unwind && !options.cdylib && self.target().contains("linux") {
-            flags.push("\x1f-Cforce-unwind-tables=no");
         }
         Ok(flags)
     }
@@ -244,11 +240,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mirror = home.path().join("registry/src/mirror-0123");
         std::fs::create_dir_all(&mirror).unwrap();
-        let flags = toolchain(home.path())
-            .flags(Path::new("/a/source"), Path::new("/b"), &Options::default())
-            .unwrap();
+        let flags = toolchain(home.path()).flags(Path::new("/a/source"), Path::new("/b")).unwrap();
         let flags = flags.into_string().unwrap();
-        let flags = flags.strip_suffix("\x1f-Cforce-unwind-tables=no").expect("no tables");
         let flags: Vec<&str> = flags
             .split('\x1f')
             .map(|flag| flag.strip_prefix("--remap-path-prefix=").unwrap())

@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::sync::Arc;
 
 use moltbot_core::*;
-use moltbot_gateway::{EffectHost, HostParts, Silent, SystemClock, Vars};
+use moltbot_gateway::{EffectHost, HostParts, Keyring, Silent, SystemClock, Vars};
 use tempfile::TempDir;
 
 use crate::stage::block_on;
@@ -255,4 +255,59 @@ fn other_effects_reach_the_front_or_the_clock() {
     let open = Effect::Open { url: "javascript:alert(1)".into() };
     assert!(matches!(perform(&place, &needs, open), Err(HostError::Denied { .. })));
     assert!(matches!(perform(&place, &needs, Effect::Unknown), Err(HostError::Unsupported { .. })));
+}
+
+/// A keyring with one entry.
+struct OneEntry;
+
+impl Keyring for OneEntry {
+    fn entry(
+        &self,
+        entry: &KeyringEntry,
+        put: Option<Secret>,
+    ) -> Result<Option<Secret>, HostError> {
+        let kept = (entry.account == "acme").then(|| Secret::new("FAKE-kept"));
+        Ok(put.or(kept))
+    }
+}
+
+#[test]
+fn the_keyring_is_asked_only_for_services_that_are_declared() {
+    let mut place = place(&[]);
+    place.parts = place.parts.with_keyring(Arc::new(OneEntry));
+    let effect = |account: &'static str| Effect::Keyring {
+        entry: KeyringEntry { service: "moltbot".into(), account: account.into() },
+        put: None,
+    };
+    let refused = perform(&place, &Needs::default(), effect("acme"));
+    assert!(matches!(refused, Err(HostError::Denied { .. })), "{refused:?}");
+    let needs = Needs { keyring: vec!["moltbot".into()], ..Needs::default() };
+    let kept = Some(Secret::new("FAKE-kept"));
+    assert_eq!(perform(&place, &needs, effect("acme")), Ok(Reply::Kept { secret: kept }));
+    assert_eq!(perform(&place, &needs, effect("other")), Ok(Reply::Kept { secret: None }));
+}
+
+#[test]
+fn only_a_file_that_the_profile_names_is_read_beside_those_declared() {
+    let place = place(&[]);
+    std::fs::write(place.dir.path().join("named"), "FAKE").unwrap();
+    std::fs::write(place.dir.path().join("other"), "FAKE").unwrap();
+    let needs = Needs { answers: vec!["token-file".into()], ..Needs::default() };
+    let mut stored = Credential::new(CredentialKind::Token, "acme");
+    stored.rest.insert("token-file".into(), "~/named".into());
+    stored.rest.insert("unlisted".into(), "~/other".into());
+    let host = EffectHost::of_profile(&place.parts, &needs, &stored);
+    let read =
+        |name: &'static str| block_on(host.perform(Effect::Read { file: file(None, "~", name) }));
+    assert!(matches!(read("named"), Ok(Reply::File { file }) if file.content.is_some()));
+    assert!(matches!(read("other"), Err(HostError::Denied { .. })));
+}
+
+/// A variable that is declared to carry a secret reaches the program, another does not.
+#[test]
+fn declared_variables_are_passed_on() {
+    let place = place(&[("TOOL_TOKEN", "FAKE-token"), ("OTHER_TOKEN", "FAKE-other")]);
+    script(&place, "tool", "echo \"$TOOL_TOKEN,$OTHER_TOKEN\"");
+    let ran = run(&place, run_of("tool")).unwrap();
+    assert_eq!(ran.stdout.expose(), "FAKE-token,\n");
 }

@@ -11,8 +11,12 @@ mod store;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use moltbot_core::Registry;
 
-use crate::out::Tone;
-use crate::{Context, Exit, Outcome};
+use super::{agents, gateway, models};
+use crate::out::{Tone, clean};
+use crate::{Context, Exit, Failure, Outcome};
+
+/// How long one question to a service may take, in milliseconds.
+const PROBE_MS: u64 = 8_000;
 
 /// Describes the command.
 pub(crate) fn command(_: &Registry) -> Command {
@@ -25,7 +29,8 @@ pub(crate) fn command(_: &Registry) -> Command {
         .arg(flag("yes", "The same as --fix"))
         .arg(flag("force", "Accepted for compatibility").hide(true))
         .arg(flag("non-interactive", "Ask nothing; the doctor never does").hide(true))
-        .arg(flag("deep", "Accepted for compatibility").hide(true))
+        .arg(flag("deep", "Ask the service too whether each credential works, changing nothing"))
+        .arg(flag("generate-gateway-token", "Make a token for the gateway if it has none"))
         .arg(flag("no-workspace-suggestions", "Accepted for compatibility").hide(true))
         .after_help("Examples:\n  moltbot doctor\n  moltbot doctor --fix")
 }
@@ -39,6 +44,12 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
     if config::check(cx, &mut doctor) {
         state::check_old_agent(cx, &mut doctor)?;
         store::check(cx, &mut doctor)?;
+        if args.get_flag("generate-gateway-token") && gateway::ensure_token(cx)? {
+            doctor.repaired(cx, "made a token for the gateway; `moltbot gateway token` prints it");
+        }
+        if args.get_flag("deep") {
+            deep(cx, &mut doctor)?;
+        }
     } else {
         cx.out.note("Credentials are not checked while the config is invalid");
     }
@@ -54,6 +65,29 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         cx.out.hint("`moltbot doctor --fix` repairs what is marked so");
     }
     Ok(Exit::NO)
+}
+
+/// Asks the service with every credential of every agent; what it refuses is a problem.
+fn deep(cx: &mut Context, doctor: &mut Doctor) -> Result<(), Failure> {
+    let config = cx.config()?;
+    for id in agents::ids(&config) {
+        let agent = cx.agent_paths(&config, &id);
+        let probes = models::deep(cx, &agent, PROBE_MS, false)?;
+        for result in probes["results"].as_array().into_iter().flatten() {
+            let text = |key: &str| clean(result[key].as_str().unwrap_or_default()).into_owned();
+            let line = format!("agent {id}: {}: {}", text("label"), text("error"));
+            match result["status"].as_str().unwrap_or_default() {
+                "ok" => doctor.info(cx, &format!("agent {id}: {} works", text("label"))),
+                "auth" => doctor.problem(cx, &line, Some("moltbot models auth add replaces it")),
+                "billing" => {
+                    let fix = "top up, or `moltbot models auth order set` another profile";
+                    doctor.problem(cx, &line, Some(fix));
+                }
+                _ => doctor.warning(cx, &line),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether to repair, and what was found so far.
