@@ -139,7 +139,8 @@ fn names() -> Result<()> {
         }
         let text = std::fs::read_to_string(&file)?;
         for (number, line) in code_lines(&text) {
-            let lower = line.to_lowercase();
+            // A format that other programs ask for by this word.
+            let lower = line.to_lowercase().replace("claude-helper", "");
             if let Some(name) = NAMES.iter().find(|name| lower.contains(**name)) {
                 wrong.push(format!("{path}:{number}: the host names {name}: {}", line.trim()));
             }

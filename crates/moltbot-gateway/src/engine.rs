@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use moltbot_config::{AgentId, Config, Env};
 use moltbot_core::{
-    AuthError, Credential, CredentialKind, Cx, Event, Finding, Login, OfferEntry, Registry, Timestamp,
+    AuthError, Credential, CredentialKind, Cx, Event, Finding, Login, OfferEntry, Registry,
+    Timestamp,
 };
 use moltbot_profiles::{AuthRules, Choice, MAX_BUSY_MS, Pin, Profiles, RetryBudget, Store};
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use moltbot_core::{
-    Credential, Effect, FileProblem, FileRef, FileState, Host, HostError, HttpReply, HttpRequest, Needs, Note,
-    Ran, Reply, Run, Secret, Timestamp, async_trait, redact,
+    Credential, Effect, FileProblem, FileRef, FileState, Host, HostError, HttpReply, HttpRequest,
+    Needs, Note, Ran, Reply, Run, Secret, Timestamp, async_trait, redact,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;

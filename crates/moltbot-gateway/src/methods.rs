@@ -5,7 +5,9 @@ use moltbot_core::{
     AuthError, AuthMethod, Call, Credential, CredentialKind, Cx, Field, Needs, OfferEntry,
     Registry, RenewSettings, Renewal, Resolved, Text, Timestamp,
 };
-use moltbot_profiles::{AuthRules, CooldownRules, ProfileRule, ResolvedState, standard_method, Strategy};
+use moltbot_profiles::{
+    AuthRules, CooldownRules, ProfileRule, ResolvedState, Strategy, standard_method,
+};
 use serde_json::Value;
 
 use crate::host::{EffectHost, HostParts};
@@ -175,7 +177,7 @@ pub fn auth_rules(config: &Config, registry: &Registry) -> AuthRules {
     }
     rules.order = auth.order.clone();
     rules.strategy = match auth.strategy {
-                Some(moltbot_config::Strategy::RoundRobin) => Strategy::RoundRobin,
+        Some(moltbot_config::Strategy::RoundRobin) => Strategy::RoundRobin,
         Some(moltbot_config::Strategy::Drain) => Strategy::Drain,
         Some(moltbot_config::Strategy::LeastUsed) => Strategy::LeastUsed,
         _ => Strategy::Order,

@@ -95,12 +95,9 @@ pub fn payer(registry: &Registry, profile: Option<&str>, credential: &Credential
         || registry.offers().iter().filter(|entry| entry.provider.id == credential.provider);
     let by_profile = offers().find(|entry| Some(entry.offer.profile.as_ref()) == profile);
     // Of a bearer token that belongs to no profile, nobody can know that it is billed per use.
-    let assumed = |payer: Payer| {
-        credential.kind == CredentialKind::ApiKey || payer == Payer::Subscription
-    };
-    let by_kind = || {
-        offers().find(|e| e.offer.kind == credential.kind && assumed(e.offer.payer))
-    };
+    let assumed =
+        |payer: Payer| credential.kind == CredentialKind::ApiKey || payer == Payer::Subscription;
+    let by_kind = || offers().find(|e| e.offer.kind == credential.kind && assumed(e.offer.payer));
     match by_profile.or_else(by_kind) {
         Some(entry) => entry.offer.payer,
         None if credential.kind == CredentialKind::ApiKey => Payer::Metered,

@@ -227,15 +227,15 @@ impl ScriptedHost {
     /// Returns the answers given so far to the fields of these ids, trimmed.
     pub(crate) fn answers_to(&self, ids: &[Text]) -> Vec<String> {
         let state = self.state();
-        let answer = |(effect, outcome): &(Effect, Option<Result<Reply, HostError>>)| {
-            match (effect, outcome) {
-                (Effect::Ask { field, .. }, Some(Ok(Reply::Answer { value, .. })))
-                    if ids.contains(&field.id) =>
-                {
-                    Some(value.expose().trim().to_string())
-                }
-                _ => None,
+        let answer = |(effect, outcome): &(Effect, Option<Result<Reply, HostError>>)| match (
+            effect, outcome,
+        ) {
+            (Effect::Ask { field, .. }, Some(Ok(Reply::Answer { value, .. })))
+                if ids.contains(&field.id) =>
+            {
+                Some(value.expose().trim().to_string())
             }
+            _ => None,
         };
         state.log.iter().filter_map(answer).collect()
     }

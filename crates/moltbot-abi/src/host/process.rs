@@ -68,7 +68,10 @@ impl Process {
         };
         state.starts.retain(|at| at.elapsed() < self.place.window);
         if state.starts.len() >= STARTS {
-            let reason = format!("{ended}, the last of {STARTS} times within {} s", self.place.window.as_secs());
+            let reason = format!(
+                "{ended}, the last of {STARTS} times within {} s",
+                self.place.window.as_secs()
+            );
             return Err(CarrierError::Gone { reason });
         }
         state.starts.push(Instant::now());

@@ -238,10 +238,7 @@ mod tests {
         for (text, reason) in [
             (r#"{"deny":["acme"],"allow":["acme"]}"#, "plugins.deny names acme"),
             (r#"{"allow":["other"]}"#, "plugins.allow does not name acme"),
-            (
-                r#"{"entries":{"acme":{"enabled":false}}}"#,
-                "plugins.entries.acme.enabled is false",
-            ),
+            (r#"{"entries":{"acme":{"enabled":false}}}"#, "plugins.entries.acme.enabled is false"),
         ] {
             assert_eq!(refused(text).as_deref(), Some(reason));
         }
