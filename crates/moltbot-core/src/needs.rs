@@ -61,7 +61,7 @@ impl Needs {
         };
         let whole = format!("{}/{}", file.dir.trim_end_matches('/'), file.path);
         self.files.iter().any(declared)
-            || (file.dir_env.is_none() && named.iter().any(|path| *path == whole))
+            || (file.dir_env.is_none() && named.contains(&whole))
     }
 
     /// Returns what a stored profile says the user named.
