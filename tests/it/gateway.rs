@@ -29,6 +29,9 @@ const TOKEN: &str = "mbg_FAKEgatewayTOKENfakeGATEWAYtoken";
 pub(crate) struct Gate {
     child: Child,
     addr: String,
+    /// A gateway whose home is deleted writes what it knows into a new one.
+    #[expect(dead_code, reason = "kept for as long as the gateway runs")]
+    home: Option<std::sync::Arc<tempfile::TempDir>>,
 }
 
 /// An answer, read to the end of its connection or of its length.
@@ -77,7 +80,9 @@ impl Gate {
             .stderr(log)
             .spawn()
             .expect("the gateway starts");
-        Self::serving(child)
+        let mut gate = Self::serving(child);
+        gate.home = Some(sandbox.keep());
+        gate
     }
 
     /// Waits until a gateway that was started says where it is.
@@ -85,7 +90,7 @@ impl Gate {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let line = lines
             .find_map(|line| line.ok()?.strip_prefix("gateway: http://").map(ToString::to_string));
-        Self { child, addr: line.expect("the gateway says where it is") }
+        Self { child, addr: line.expect("the gateway says where it is"), home: None }
     }
 
     fn connect(&self) -> TcpStream {

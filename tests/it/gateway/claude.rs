@@ -335,9 +335,9 @@ fn a_thousand_turns_of_twenty_conversations_never_mix() {
             let (gate, cold) = (&gate, &cold);
             scope.spawn(move || {
                 let mut talks: Vec<Vec<String>> = vec![Vec::new(); 5];
-                for round in 0..10 {
+                for round in 0..5 {
                     for (at, talk) in talks.iter_mut().enumerate() {
-                        for turn in 0..5 {
+                        for turn in 0..10 {
                             let own = format!("c{worker}{at}-{round}-{turn}");
                             talk.push(own.clone());
                             let texts: Vec<&str> = talk.iter().map(String::as_str).collect();

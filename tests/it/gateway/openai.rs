@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Gate, TOKEN, one_key};
-use crate::support::lab;
+use crate::support::{lab, messages};
 
 fn post(gate: &Gate, body: &Value) -> super::Answer {
     let bearer = format!("Bearer {TOKEN}");
@@ -42,6 +42,72 @@ fn a_completion_whole_and_streamed() {
     let models =
         gate.ask("GET", "/v1/models", &[("authorization", &format!("Bearer {TOKEN}"))], b"");
     assert_eq!(models.json()["object"], "list");
+}
+
+/// Tools, images, stops, formats and effort, whole and streamed, in the words of the other side.
+#[test]
+fn everything_a_client_says_is_translated() {
+    let lab = lab("[]");
+    let gate = Gate::start(&one_key(&lab.url(), json!({})));
+    let schema = json!({ "type": "object", "properties": { "city": { "type": "string" } },
+        "required": ["city"] });
+    let mut ask = json!({ "model": "claude-opus-4-5",
+        "messages": [{ "role": "user", "content": "use tool weather" }],
+        "tools": [{ "type": "function",
+            "function": { "name": "weather", "parameters": schema } }] });
+    let whole = post(&gate, &ask).json();
+    let choice = &whole["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    let call = &choice["message"]["tool_calls"][0];
+    let arguments = call["function"]["arguments"].as_str().unwrap().to_string();
+    assert_eq!(arguments, "{\"city\":\"lab\"}");
+    ask["stream"] = true.into();
+    let streamed = post(&gate, &ask).text();
+    let pieces: String = streamed
+        .split("\n\n")
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
+        .filter_map(|chunk| {
+            let call = &chunk["choices"][0]["delta"]["tool_calls"][0];
+            call["function"]["arguments"].as_str().map(String::from)
+        })
+        .collect();
+    assert_eq!(pieces, arguments, "{streamed}");
+    ask["stream"] = false.into();
+    let turns = ask["messages"].as_array_mut().unwrap();
+    turns.push(choice["message"].clone());
+    turns.push(json!({ "role": "tool", "tool_call_id": call["id"], "content": "sunny" }));
+    let said = post(&gate, &ask).json()["choices"][0]["message"]["content"].clone();
+    assert_eq!(said, "Hello from the lab. The tool said: sunny");
+
+    let rich = json!({ "model": "claude-opus-5-5", "stop": ["END"], "reasoning_effort": "high",
+        "max_completion_tokens": 77, "user": "u",
+        "response_format": { "type": "json_schema",
+            "json_schema": { "name": "weather", "schema": schema } },
+        "messages": [{ "role": "developer", "content": "Be brief." }, { "role": "user", "content": [
+            { "type": "text", "text": "look" },
+            { "type": "image_url", "image_url": { "url": "data:image/png;base64,iVBORw0KGgo=" } } ] }] });
+    let answer = post(&gate, &rich);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let sent = messages(&lab).pop().unwrap().body;
+    assert_eq!(sent["system"][0]["text"], "Be brief.");
+    assert_eq!(sent["messages"][0]["content"][1]["source"]["data"], "iVBORw0KGgo=");
+    assert_eq!((&sent["stop_sequences"], &sent["max_tokens"]), (&json!(["END"]), &json!(77)));
+    assert_eq!(sent["thinking"]["type"], "adaptive");
+    assert_eq!(sent["output_config"]["effort"], "high");
+    assert_eq!(sent["output_config"]["format"]["schema"], schema);
+    assert_eq!(sent["metadata"]["user_id"], "u");
+}
+
+/// A stream that fails after its beginning says so in its own words, and does not pretend an end.
+#[test]
+fn a_failing_stream_is_an_error_chunk() {
+    let lab = lab("[{ fault: { sse: { error: 'overloaded', afterEvents: 4 } } }]");
+    let gate = Gate::start(&one_key(&lab.url(), json!({})));
+    let mut streamed = hello();
+    streamed["stream"] = true.into();
+    let text = post(&gate, &streamed).text();
+    assert!(text.contains("\"error\":{") && text.contains("Overloaded"), "{text}");
+    assert!(!text.contains("[DONE]"), "{text}");
 }
 
 #[test]

@@ -10,8 +10,7 @@ use super::{Gate, TOKEN, config, hello, one_key, until};
 use crate::support::{KEY, KEY2, Sandbox, token};
 
 const OK: &str = r#"{"id":"msg_1","type":"message","role":"assistant","content":[],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#;
-const BUSY: &str =
-    r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+const BUSY: &str = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
 const LOGIN: &str = "sk-ant-oat01-FAKEclientFAKEclientFAKEclientFAKE";
 
 /// A home with two keys in no order.
@@ -44,7 +43,8 @@ fn key_of(request: &str) -> &'static str {
 /// whatever its health, and nobody else is asked.
 #[test]
 fn batches_and_files_stay_with_one_account() {
-    let refused = r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#;
+    let refused =
+        r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#;
     let upstream = Upstream::start(move |request, stream| match request.contains("file_bad") {
         true => reply(stream, "401 Unauthorized", "", refused),
         false => reply(stream, "200 OK", "", "{\"data\":[]}"),
@@ -202,10 +202,7 @@ fn a_subscription_serves_only_where_it_is_allowed() {
             continue;
         }
         assert_eq!(answer.status, 200);
-        assert_eq!(
-            answer.header("x-moltbot-changed"),
-            Some("x-app, user-agent, anthropic-beta")
-        );
+        assert_eq!(answer.header("x-moltbot-changed"), Some("x-app, user-agent, anthropic-beta"));
         let sent = upstream.seen()[0].to_lowercase();
         assert!(sent.contains("user-agent: moltbot/") && !sent.contains("x-app"), "{sent}");
         assert!(sent.contains("anthropic-beta: oauth-2025-04-20\r\n"), "{sent}");
@@ -345,8 +342,7 @@ fn a_conversation_stays_on_its_profile() {
             if !session.is_empty() {
                 headers.push(("x-moltbot-session-key", &session));
             }
-            let answer =
-                gate.ask("POST", "/v1/messages", &headers, body.to_string().as_bytes());
+            let answer = gate.ask("POST", "/v1/messages", &headers, body.to_string().as_bytes());
             assert_eq!(answer.status, 200);
         }
         let seen = upstream.seen();

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub(crate) fn binary() -> &'static Path {
 
 /// A home directory of its own, deleted afterwards. Nothing of the real environment gets in.
 pub(crate) struct Sandbox {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     env: BTreeMap<String, String>,
 }
 
@@ -87,7 +87,7 @@ impl Sandbox {
         let path = format!("{}:/usr/bin:/bin", dir.path().join("bin").display());
         env.insert("PATH".into(), path);
         env.insert("LANG".into(), "C.UTF-8".into());
-        Self { dir, env }
+        Self { dir: Arc::new(dir), env }
     }
 
     /// Sets a variable for all runs.
@@ -102,6 +102,11 @@ impl Sandbox {
             Some(value) => self.env.insert(name.into(), value.into()),
             None => self.env.remove(name),
         };
+    }
+
+    /// Returns what keeps the directory there, for a program that outlives the sandbox itself.
+    pub(crate) fn keep(&self) -> Arc<tempfile::TempDir> {
+        self.dir.clone()
     }
 
     /// Returns the temporary directory itself.

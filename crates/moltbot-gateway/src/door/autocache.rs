@@ -60,9 +60,8 @@ pub(crate) fn place(body: &[u8]) -> Result<Option<Bytes>, ScanError> {
 
 /// The last value below `start` that is `deep` steps further down.
 fn last<'f, 'a>(found: &'f [Found<'a>], start: &str, deep: usize) -> Option<&'f Found<'a>> {
-    let is = |path: &str| {
-        path.strip_prefix(start).is_some_and(|rest| rest.split('/').count() == deep)
-    };
+    let is =
+        |path: &str| path.strip_prefix(start).is_some_and(|rest| rest.split('/').count() == deep);
     found.iter().rev().find(|place| is(&place.path))
 }
 

@@ -52,10 +52,7 @@ impl Door {
 
 /// Tells whether another model could fare better.
 fn may_help(failure: FailureKind) -> bool {
-    !matches!(
-        failure,
-        FailureKind::Format | FailureKind::ContextOverflow | FailureKind::Refused
-    )
+    !matches!(failure, FailureKind::Format | FailureKind::ContextOverflow | FailureKind::Refused)
 }
 
 /// Looks for thinking in what was said so far: another model could not take it back.
