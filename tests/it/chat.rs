@@ -63,7 +63,11 @@ fn ctrl_c_stops_a_reply_and_not_the_chat() {
     until(|| !messages(&lab).is_empty());
     terminal.types("\u{3}");
     terminal.waits_for("Stopped; this turn is forgotten");
+    // Again where nothing is on its way: what was typed is thrown away, and a new line begins.
+    let prompts = |screen: &str| screen.lines().filter(|line| line.trim() == ">").count();
+    terminal.waits_until(|screen| prompts(screen) == 1);
     terminal.types("\u{3}");
+    terminal.waits_until(|screen| prompts(screen) == 2);
     terminal.types("go on\r");
     terminal.waits_for("the second one");
     let last = messages(&lab).pop().unwrap();

@@ -272,6 +272,23 @@ fn what_is_typed_wrong_changes_nothing() {
     assert!(messages(&lab).is_empty());
 }
 
+/// The doctor asks the service when told to, and makes a token for the gateway.
+#[test]
+fn the_doctor_asks_the_service_and_makes_a_token() {
+    let lab = lab("[{ match: { key: 'E002' }, fault: { error: 27 } }]");
+    let sandbox = two_keys(&lab);
+    let before = sandbox.snapshot();
+    let done = sandbox.run(&["doctor", "--deep"]).exits(1);
+    assert!(done.out.contains("info: agent main: anthropic:one works"), "{}", done.out);
+    assert!(done.out.contains("problem: agent main: anthropic:two: "), "{}", done.out);
+    assert_eq!(sandbox.snapshot(), before);
+    sandbox.run(&["doctor", "--generate-gateway-token"]).exits(0);
+    let token = sandbox.run(&["gateway", "token"]).exits(0).out;
+    assert!(token.trim().len() > 20);
+    sandbox.run(&["doctor", "--generate-gateway-token"]).exits(0);
+    assert_eq!(sandbox.run(&["gateway", "token"]).exits(0).out, token);
+}
+
 /// `configure`, with a person: the workspace and the gateway, then nothing else.
 #[test]
 fn configure_asks_for_one_part_at_a_time() {

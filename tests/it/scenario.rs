@@ -80,7 +80,7 @@ fn steady(text: &str) -> String {
             if digits && words.get(at + 1).is_some_and(|next| next.trim_end_matches(',') == "ms") {
                 words[at] = "N".into();
             }
-            for prefix in ["mb_", "req_"] {
+            for prefix in ["mb_", "req_", "http://127.0.0.1:"] {
                 if words[at].starts_with(prefix) {
                     words[at] = format!("{prefix}...");
                 }
@@ -96,8 +96,9 @@ fn the_readmes_day_is_a_real_one() {
     let token = token();
     let plan = json!([
         { "match": { "key": &token[token.len() - 4..], "request": 1 },
-            "fault": { "error": "rate-limit", "retryAfter": 7_200 } },
-        { "match": { "key": "E001", "request": 2 }, "fault": { "error": "rate-limit", "retryAfter": 120 } },
+            "fault": { "error": 43, "retryAfter": 7_200 } },
+        { "match": { "key": "E001", "request": 1 },
+            "fault": { "error": "rate-limit", "retryAfter": 120 } },
         { "fault": { "reply": { "text": "Hello! What shall we do?" } } },
     ]);
     let plan = parse_plan(&plan.to_string(), "test").unwrap();

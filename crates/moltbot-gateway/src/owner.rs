@@ -8,13 +8,18 @@ use crate::host::EffectHost;
 use crate::select::{ProfileView, owners_login};
 
 impl Engine {
-    /// Asks the programs that answer for models of the config about their logins. Each answer is a
-    /// virtual profile; it takes as long as the program takes to start. Nothing is changed.
-    pub async fn owners_logins(&self) -> Vec<ProfileView> {
+    /// Asks the programs that answer for models of the config about their logins, with `unused`
+    /// also those that are installed and could. Each answer is a virtual profile; it takes as long
+    /// as the program takes to start. Nothing is changed.
+    pub async fn owners_logins(&self, unused: bool) -> Vec<ProfileView> {
         let methods = self.methods();
         let mut views = Vec::new();
-        for setup in self.providers().iter().filter(|setup| self.is_used(&setup.id)) {
+        for setup in self.providers() {
             let Some(mut view) = owners_login(&methods, setup, self.now()) else { continue };
+            let could = || view.offer.is_some_and(|entry| self.is_offered(entry.offer));
+            if !self.is_used(&setup.id) && !(unused && could()) {
+                continue;
+            }
             if let Some(entry) = view.offer {
                 let call = methods.call(&entry, None);
                 let host = methods.host_for(&entry.offer.needs);

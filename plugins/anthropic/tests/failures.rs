@@ -165,6 +165,29 @@ fn quoted_text_ids_and_names_change_nothing() {
     }
 }
 
+/// The same for every known body: whatever its request id and a header look like.
+#[test]
+fn an_id_changes_no_known_error() {
+    for fixture in fixtures() {
+        for word in ["429", "timeout", "billing", "overloaded_error", "credit balance"] {
+            let mut body = fixture.body.clone();
+            if body.is_object() {
+                body["request_id"] = json!(format!("req_{word}"));
+                body["model"] = json!(format!("claude-{word}-9"));
+            }
+            let text = match &body {
+                Value::String(text) => text.clone(),
+                body => body.to_string(),
+            };
+            let mut headers = fixture.headers.clone();
+            headers.push(Header::new("request-id", format!("req_{word}")));
+            headers.push(Header::new("cf-ray", word));
+            let failure = http(fixture.status, headers, &text);
+            assert_eq!(failure, fixture.failure(), "{} with {word}", fixture.name);
+        }
+    }
+}
+
 /// Spec case 56.
 #[test]
 fn a_credential_for_claude_code_only_keeps_the_text_and_names_the_way_out() {

@@ -39,10 +39,12 @@ pub(crate) fn command(_registry: &Registry) -> Command {
         )
         .arg(
             text("max-tokens", "N", "The longest reply, in tokens")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(u64).range(1..)),
         )
         .arg(
             text("timeout", "SECONDS", "Give up after this many seconds [default: 600]")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(u64).range(1..=86_400)),
         )
         .arg(json_arg())

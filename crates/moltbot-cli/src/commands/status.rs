@@ -110,6 +110,7 @@ fn row(
     let agent = cx.agent_by_id(Some(id.as_str()))?;
     let glance = models::glance(cx, &agent)?;
     if !json {
+        let id = id.as_str();
         cx.out.line(format!("{id:<10}: {}, {}", glance.model(), glance.word()));
         for line in glance.lines() {
             cx.out.line(format!("  {line}"));

@@ -247,3 +247,66 @@ fn a_model_that_is_too_small_or_blind_is_told() {
     blind.config["agents"]["defaults"]["imageModel"] = json!("anthropic/claude-haiku-4-5");
     assert_eq!(blind.say(image()).0.unwrap().model.model, "claude-haiku-4-5");
 }
+
+/// A third party's provider whose id sorts first, with a default model of its own.
+struct Aardvark;
+
+impl moltbot_core::Provider for Aardvark {
+    fn info(&self) -> moltbot_core::ProviderInfo {
+        moltbot_core::ProviderInfo {
+            id: "aardvark".into(),
+            dialect: "aardvark-chat".into(),
+            base_url: "https://aardvark.example".into(),
+            default_model: "ant-1".into(),
+            recommended_model: "ant-1".into(),
+            ..moltbot_core::ProviderInfo::default()
+        }
+    }
+
+    fn request(
+        &self,
+        _: &moltbot_core::ChatView<'_>,
+        _: &moltbot_core::CredentialView<'_>,
+        _: moltbot_core::Timestamp,
+    ) -> Result<moltbot_core::Exchange, moltbot_core::ProviderError> {
+        unreachable!("nothing is sent")
+    }
+
+    fn failure(
+        &self,
+        _: &moltbot_core::Ended,
+        _: moltbot_core::Timestamp,
+    ) -> moltbot_core::Failure {
+        unreachable!("nothing is sent")
+    }
+
+    fn decoder(&self, _: moltbot_core::DecoderMode) -> Box<dyn moltbot_core::Decoder> {
+        unreachable!("nothing is sent")
+    }
+}
+
+static AARDVARK: moltbot_core::Plugin = moltbot_core::Plugin {
+    id: "aardvark",
+    version: "0",
+    about: "",
+    core: moltbot_core::VERSION,
+    auth: &[],
+    providers: &[&Aardvark],
+    codes: &[],
+};
+
+#[test]
+fn a_plugin_takes_nothing_over_by_the_spelling_of_its_id() {
+    let plugins = vec![&moltbot_plugin_anthropic::PLUGIN, &AARDVARK];
+    let both = moltbot_core::Registry::new(plugins, &[]).unwrap();
+    assert_eq!(both.providers()[0].info.id, "aardvark", "it is the first in the registry");
+    let config = config(json!({}));
+    let main = AgentId::normalize("main");
+    let primary = |registry: &moltbot_core::Registry| {
+        let providers = Arc::new(Providers::new(registry, &config, None));
+        Models::new(providers, &config, &main).primary().model.to_string()
+    };
+    assert_eq!(primary(&both), "anthropic/claude-opus-4-5");
+    let alone = moltbot_core::Registry::new(vec![&AARDVARK], &[]).unwrap();
+    assert_eq!(primary(&alone), "aardvark/ant-1");
+}

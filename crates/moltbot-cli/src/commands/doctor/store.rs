@@ -279,7 +279,12 @@ fn ends(
         let left = view.state.expires.map(|at| at.since(now));
         match health(&view.state, now) {
             Health::Expiring => {
-                doctor.warning(cx, &format!("{id} expires in {}", remaining_text(left)));
+                let mend = match view.state.refreshable {
+                    true => format!("`moltbot models auth refresh --profile {id}` renews it"),
+                    false => "log in again: `moltbot models auth add`".to_string(),
+                };
+                let left = remaining_text(left);
+                doctor.warning(cx, &format!("{id} expires in {left}; {mend}"));
             }
             Health::Expired if view.state.refreshable && (!doctor.fix || view.stored.is_link()) => {
                 doctor.info(cx, &format!("{id} is expired; its next use renews it"));

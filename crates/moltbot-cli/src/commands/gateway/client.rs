@@ -87,6 +87,15 @@ pub(crate) fn glance(cx: &mut Context) -> Result<Glance, Failure> {
     Ok(Glance { running: true, ready })
 }
 
+/// Makes a token and stores it in the config if there is none; returns whether it did.
+pub(crate) fn ensure_token(cx: &mut Context) -> Result<bool, Failure> {
+    if secret(cx)?.is_some() {
+        return Ok(false);
+    }
+    store_token(cx, &new_token()?)?;
+    Ok(true)
+}
+
 /// Stops the gateway and waits for its end.
 pub(super) fn stop(cx: &mut Context) -> Outcome {
     let Some(running) = running(cx)? else {

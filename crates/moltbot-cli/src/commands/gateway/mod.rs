@@ -12,7 +12,7 @@ use moltbot_core::Registry;
 
 use crate::{Context, Outcome};
 
-pub(crate) use client::glance;
+pub(crate) use client::{ensure_token, glance};
 
 /// Describes the command.
 pub(crate) fn command(_registry: &Registry) -> Command {

@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::probe::Probes;
 use super::windows::Windows;
 use crate::commands::terms;
+use crate::context::iso;
 use crate::out::clean;
-use crate::{Context, Failure};
+use crate::{Context, Failure, why};
 
 /// Everything that `models status` shows.
 #[derive(Debug, Serialize)]
@@ -34,6 +35,9 @@ pub(super) struct Report {
     pub(super) aliases: BTreeMap<String, String>,
     pub(super) allowed: Vec<String>,
     pub(super) auth: Auth,
+    /// What the next request would use, for people.
+    #[serde(skip)]
+    pub(super) next: String,
     /// What only people need to know, one line each: label and text.
     #[serde(skip)]
     pub(super) facts: Vec<(&'static str, String)>,
@@ -271,9 +275,30 @@ pub(super) fn gather(
             probes: None,
             usage: Some(super::windows::of(&store.profiles, now)),
         },
+        next: next(engine, &survey),
         facts,
         terms,
     })
+}
+
+/// Says what a request for the default model would be sent with now.
+fn next(engine: &Engine, survey: &Survey) -> String {
+    let model = engine.models().primary().model;
+    let choice = survey.choices.get(&model.provider);
+    if let Some(first) = choice.and_then(|choice| choice.candidates.first()) {
+        return clean(&format!("profile:{} ({})", first.id, why::payer(first.payer))).into_owned();
+    }
+    let resting = choice.into_iter().flat_map(|choice| &choice.skipped);
+    let soonest = resting.filter_map(|skipped| Some((skipped.until?, &skipped.id))).min();
+    if let Some((until, id)) = soonest {
+        return clean(&format!("none until {}, when {id} has rested", iso(until))).into_owned();
+    }
+    match engine.other_sources(&model.provider).0.first() {
+        Some(source) => {
+            clean(&format!("{} ({})", source.label, why::payer(source.payer))).into_owned()
+        }
+        None => "no credential".to_string(),
+    }
 }
 
 /// Tells the tags of models that requests may go to from those that are merely allowed.

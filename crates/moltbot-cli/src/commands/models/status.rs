@@ -257,6 +257,7 @@ mod tests {
         bench.env("ACME_BASE_URL", "https://elsewhere.test");
         let text = bench.run(&["models"]).stdout;
         for line in [
+            "Next request             : profile:acme:manual (",
             "Base URL                 : acme https://proxy.test (models.providers.acme.baseUrl)",
             "Ignored                  : ACME_BASE_URL is set, but moltbot does not use it",
             "Retires                  : acme/old-1 on 2026-10-01, in 10 days",

@@ -68,6 +68,7 @@ fn models(cx: &mut Context, report: &Report, alias: Option<&str>) {
         ("Config".to_string(), config),
         ("Agent dir".to_string(), agent),
         ("Default".to_string(), default),
+        ("Next request".to_string(), report.next.clone()),
         (format!("Fallbacks ({})", report.fallbacks.len()), list(&report.fallbacks)),
         ("Image model".to_string(), report.image_model.clone().unwrap_or_else(|| "-".into())),
         (

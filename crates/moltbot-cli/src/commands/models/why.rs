@@ -17,6 +17,7 @@ pub(super) fn command() -> Command {
             Arg::new("last")
                 .long("last")
                 .value_name("N")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(u32).range(1..))
                 .help("Explain the last N requests [default: 1]"),
         )
