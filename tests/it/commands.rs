@@ -56,7 +56,8 @@ fn a_failure_names_everything() {
         assert!(failed.err.contains(part), "no {part:?} in\n{}", failed.err);
     }
     // The same for programs.
-    let error = sandbox.run(&["agent", "-m", "x", "--json"]).exits(1).json()["meta"]["error"].clone();
+    let error =
+        sandbox.run(&["agent", "-m", "x", "--json"]).exits(1).json()["meta"]["error"].clone();
     assert_eq!(error["code"], "all-cooling");
     assert_eq!(error["mend"], "moltbot models auth cooldown list");
 }
@@ -66,7 +67,8 @@ fn a_failure_names_everything() {
 fn a_request_that_failed_early_is_explained() {
     let lab = lab("[]");
     let sandbox = two_keys(&lab);
-    sandbox.write_config("{ agents: { defaults: { models: { 'anthropic/claude-opus-4-5': {} } } } }");
+    sandbox
+        .write_config("{ agents: { defaults: { models: { 'anthropic/claude-opus-4-5': {} } } } }");
     sandbox
         .run(&["agent", "-m", "x", "--model", "anthropic/claude-sonnet-4-5"])
         .exits(1)
@@ -145,7 +147,8 @@ fn chat_has_a_history() {
     terminal.waits_for("> said before");
     terminal.types(" again\r");
     until(|| messages(&lab).len() == 2);
-    let sent = |at: usize| messages(&lab)[at].body["messages"].as_array().unwrap().last().unwrap().clone();
+    let sent =
+        |at: usize| messages(&lab)[at].body["messages"].as_array().unwrap().last().unwrap().clone();
     assert!(sent(1).to_string().contains("said before again"), "{}", sent(1));
     terminal.waits_until(|screen| screen.contains("an amber reply"));
     // Editing in the middle of a line, too.
@@ -192,7 +195,8 @@ fn tables_fit_and_colour_carries_nothing_alone() {
     let colored = strip(&terminal.raw()).replace('\r', "");
     let plain = sandbox.run(&["--no-color", "models", "status"]).exits(0).out;
     let words = |text: &str| -> Vec<String> {
-        let kept = text.lines().filter(|line| !line.contains("rests for") && !line.contains("cooldown"));
+        let kept =
+            text.lines().filter(|line| !line.contains("rests for") && !line.contains("cooldown"));
         kept.map(|line| line.trim_end().to_string()).collect()
     };
     assert_eq!(words(&colored), words(&plain));
@@ -228,23 +232,56 @@ fn what_is_typed_wrong_changes_nothing() {
     let pinned = "anthropic/claude-opus-4-5@anthropic:nobody";
     let before = sandbox.snapshot();
     let lines: &[(&[&str], &str)] = &[
-        (&[order[0], order[1], order[2], order[3], order[4], "anthropic", "anthropic:nobody"], "Auth profile \"anthropic:nobody\" not found in "),
-        (&[order[0], order[1], order[2], order[3], order[4], "acme", "anthropic:one"], "is for anthropic, not acme"),
-        (&["models", "auth", "cooldown", "clear", "--profile", "anthropic:nobody"], "not found in "),
-        (&["models", "auth", "cooldown", "list", "--profile", "anthropic:one", "--provider", "acme"], "is for anthropic, not acme"),
+        (
+            &[order[0], order[1], order[2], order[3], order[4], "anthropic", "anthropic:nobody"],
+            "Auth profile \"anthropic:nobody\" not found in ",
+        ),
+        (
+            &[order[0], order[1], order[2], order[3], order[4], "acme", "anthropic:one"],
+            "is for anthropic, not acme",
+        ),
+        (
+            &["models", "auth", "cooldown", "clear", "--profile", "anthropic:nobody"],
+            "not found in ",
+        ),
+        (
+            &[
+                "models",
+                "auth",
+                "cooldown",
+                "list",
+                "--profile",
+                "anthropic:one",
+                "--provider",
+                "acme",
+            ],
+            "is for anthropic, not acme",
+        ),
         (&["models", "auth", "login", "--provider", "acme"], "requires an interactive TTY"),
-        (&["models", "auth", "setup-token", "--provider", "acme"], "Only --provider anthropic is supported for setup-token"),
+        (
+            &["models", "auth", "setup-token", "--provider", "acme"],
+            "Only --provider anthropic is supported for setup-token",
+        ),
         (&["models", "auth", "refresh", "--profile", "anthropic:nobody"], "anthropic:nobody"),
         (&["models", "set", "no/"], "invalid model: no/"),
         (&["models", "set", "acme/rocket"], "Unknown model: acme/rocket"),
         (&["models", "fallbacks", "add", "acme/rocket"], "Unknown model: acme/rocket"),
-        (&["models", "fallbacks", "remove", "opus"], "Fallback not found: anthropic/claude-opus-4-5"),
+        (
+            &["models", "fallbacks", "remove", "opus"],
+            "Fallback not found: anthropic/claude-opus-4-5",
+        ),
         (&["models", "aliases", "add", "a b", "opus"], "alias"),
-        (&["models", "status", "--probe-timeout", "-1"], "--probe-timeout must be a positive number (ms)."),
+        (
+            &["models", "status", "--probe-timeout", "-1"],
+            "--probe-timeout must be a positive number (ms).",
+        ),
         (&["models", "status", "--probe-concurrency", "0"], "--probe-concurrency must be > 0."),
         (&["models", "status", "--probe-max-tokens", "-8"], "--probe-max-tokens must be > 0."),
         (&["models", "status", "--probe", "--probe-provider", "acme"], "Unknown provider \"acme\""),
-        (&["models", "status", "--probe", "--probe-profile", "anthropic:nobody"], "Auth profile \"anthropic:nobody\" not found in "),
+        (
+            &["models", "status", "--probe", "--probe-profile", "anthropic:nobody"],
+            "Auth profile \"anthropic:nobody\" not found in ",
+        ),
         (&["models", "status", "--agent", "nobody"], "Unknown agent id \"nobody\""),
         (&["models", "why", "--last", "-3"], "--last"),
         (&["models", "why", "--last", "0"], "--last"),

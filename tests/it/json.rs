@@ -51,14 +51,7 @@ const LINES: &[&[&str]] = &[
     &["explain", "--json"],
     &["explain", "input", "--json"],
     &["gateway", "status", "--json"],
-    &[
-        "onboard",
-        "--non-interactive",
-        "--accept-risk",
-        "--anthropic-api-key",
-        KEY2,
-        "--json",
-    ],
+    &["onboard", "--non-interactive", "--accept-risk", "--anthropic-api-key", KEY2, "--json"],
 ];
 
 /// Commands where the flag is about the input, and those that are not run here.

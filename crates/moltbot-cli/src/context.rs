@@ -533,7 +533,10 @@ mod tests {
         assert_eq!(config_path(&bench, &["--dev"]), format!("{home}/a/moltbot.json"));
         let both = bench.run(&["--dev", "--profile", "y", "models"]);
         assert_eq!((both.code, both.stdout.as_str()), (2, ""));
-        assert_eq!(both.stderr, "Error: Cannot combine --dev with --profile\nhint: moltbot explain input\n");
+        assert_eq!(
+            both.stderr,
+            "Error: Cannot combine --dev with --profile\nhint: moltbot explain input\n"
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use moltbot_core::Credential;
-use moltbot_profiles::{Choice, ChoiceInput, Pin, Profiles, ResolvedState, normalize_provider, order};
+use moltbot_profiles::{
+    Choice, ChoiceInput, Pin, Profiles, ResolvedState, normalize_provider, order,
+};
 
 use crate::engine::Engine;
 use crate::select::ProfileView;

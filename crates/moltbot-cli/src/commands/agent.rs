@@ -148,13 +148,7 @@ fn read_image(cx: &Context, path: &PathBuf) -> Result<Image, Failure> {
     Image::new(bytes).map_err(|reason| Failure::input(format!("{shown}: {reason}")))
 }
 
-fn finish(
-    cx: &mut Context,
-    talk: &Talk,
-    reply: &ChatReply,
-    millis: u64,
-    json: bool,
-) -> Outcome {
+fn finish(cx: &mut Context, talk: &Talk, reply: &ChatReply, millis: u64, json: bool) -> Outcome {
     let refused = matches!(reply.stop, StopReason::Refusal);
     if json {
         cx.out.json(&json!({

@@ -171,7 +171,9 @@ fn add(cx: &mut Context, args: &ArgMatches) -> Outcome {
     let json = args.get_flag("json");
     let flagged = json
         || args.get_flag("non-interactive")
-        || ["model", "agent-dir", "copy-auth-from", "bind"].iter().any(|name| args.contains_id(name));
+        || ["model", "agent-dir", "copy-auth-from", "bind"]
+            .iter()
+            .any(|name| args.contains_id(name));
     let wanted: Vec<Binding> = args
         .get_many::<String>("bind")
         .unwrap_or_default()

@@ -69,8 +69,11 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
             cx.out.line(format!("{label:<10}: {text}"));
         }
     }
-    let wanted: Vec<AgentId> =
-        ids.iter().filter(|id| args.get_flag("all") || Some(*id) == default.as_ref()).cloned().collect();
+    let wanted: Vec<AgentId> = ids
+        .iter()
+        .filter(|id| args.get_flag("all") || Some(*id) == default.as_ref())
+        .cloned()
+        .collect();
     let mut rows = Vec::new();
     for id in wanted {
         rows.push(row(cx, id, args, timeout, json)?);

@@ -170,11 +170,7 @@ impl Talk {
 impl Talk {
     /// Returns the pin of the session for its next request: what it holds on to, unless the
     /// profile is gone, is another provider's or rests (spec S-8, S-9).
-    fn pin(
-        &self,
-        cx: &mut Context,
-        request: &ChatRequest,
-    ) -> Result<Option<SessionPin>, Failure> {
+    fn pin(&self, cx: &mut Context, request: &ChatRequest) -> Result<Option<SessionPin>, Failure> {
         let Some(old) = self.session().pin().cloned() else { return Ok(None) };
         let Ok(candidates) = self.engine.models().candidates(request.model.as_deref()) else {
             // The request itself says what is wrong with the model.

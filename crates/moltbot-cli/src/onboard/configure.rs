@@ -200,7 +200,8 @@ fn gateway(cx: &mut Context) -> Result<(), Failure> {
                 hint: (*hint).to_string(),
             })
             .collect();
-        let initial = known.iter().map(|(value, _)| *value).find(|value| old.as_deref() == Some(value));
+        let initial =
+            known.iter().map(|(value, _)| *value).find(|value| old.as_deref() == Some(value));
         prompt::select(label, &choices, initial.as_ref()).map_err(wizard::stopped)
     };
     let places = [

@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn bindings_come_and_go_with_their_agent() {
         let bench = Bench::new();
-        let add = |args: &[&str]| bench.run(&[&["agents", "add", "--workspace", "~/w"], args].concat());
+        let add =
+            |args: &[&str]| bench.run(&[&["agents", "add", "--workspace", "~/w"], args].concat());
         let ran = add(&["work", "--bind", "telegram", "--bind", "Slack:T1", "--json"]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let value: Value = serde_json::from_str(&ran.stdout).unwrap();

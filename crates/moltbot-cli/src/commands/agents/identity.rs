@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_file_of_an_agent_is_understood() {
-        let text = "# Me\n- **Name:** Otto\n* Emoji: 🦊\n- Theme: (pick one)\n- Creature: fox\nName: Two";
+        let text =
+            "# Me\n- **Name:** Otto\n* Emoji: 🦊\n- Theme: (pick one)\n- Creature: fox\nName: Two";
         assert_eq!(Value::Object(parse(text)), json!({ "name": "Otto", "emoji": "🦊" }));
     }
 

@@ -47,13 +47,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Everything, with the usual figures.
     pub(super) fn usual(timeout_ms: u64) -> Self {
-        Self {
-            provider: None,
-            profile_ids: Vec::new(),
-            timeout_ms,
-            concurrency: 2,
-            max_tokens: 8,
-        }
+        Self { provider: None, profile_ids: Vec::new(), timeout_ms, concurrency: 2, max_tokens: 8 }
     }
 
     /// Reads and checks the flags; they are checked even without `--probe`.
