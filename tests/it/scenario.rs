@@ -96,9 +96,7 @@ fn the_readmes_day_is_a_real_one() {
     let token = token();
     let plan = json!([
         { "match": { "key": &token[token.len() - 4..], "request": 1 },
-            "fault": { "error": 43, "retryAfter": 7_200 } },
-        { "match": { "key": "E001", "request": 1 },
-            "fault": { "error": "rate-limit", "retryAfter": 120 } },
+            "fault": { "error": "rate-limit", "retryAfter": 7_200 } },
         { "fault": { "reply": { "text": "Hello! What shall we do?" } } },
     ]);
     let plan = parse_plan(&plan.to_string(), "test").unwrap();
