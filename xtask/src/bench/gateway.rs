@@ -114,12 +114,18 @@ fn table(options: &Options, binary: &Path) -> Result<()> {
         println!("SKIPPED: the table needs {missing} (apt-get install nginx wrk)");
         return Ok(());
     }
-    // The control must be optimised whatever this program was built as.
-    must(cargo().args(["build", "--release", "--quiet", "--package", "xtask"]))?;
+    // The control must be optimised, whatever this program was built as.
+    let xtask = match cfg!(debug_assertions) {
+        false => std::env::current_exe()?,
+        true => {
+            must(cargo().args(["build", "--release", "--quiet", "--package", "xtask"]))?;
+            target_dir().join("release/xtask")
+        }
+    };
     let dir = tempfile::tempdir()?;
     let service = canned(dir.path(), REPLY, &events(60))?;
     let (nginx, unbuffered) = proxy(dir.path(), service.addr)?;
-    let control = bare(&target_dir().join("release/xtask"), service.addr)?;
+    let control = bare(&xtask, service.addr)?;
     let plain = ours(binary, &dir.path().join("plain"), service.addr, false)?;
     let ruled = ours(binary, &dir.path().join("ruled"), service.addr, true)?;
     let way = |name, server: &'_ Server| (name, server.addr, server.addr);
