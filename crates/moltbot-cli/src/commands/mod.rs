@@ -39,13 +39,13 @@ pub fn agent_arg() -> Arg {
 /// first.
 pub fn usual_provider(registry: &Registry) -> &'static str {
     let offers = registry.offers().iter().filter(|entry| entry.offer.caps.recommended);
-    let recommended = offers.map(|entry| entry.provider);
-    let all = registry.providers().iter().map(|entry| entry.info);
+    let mut recommended = offers.map(|entry| entry.provider);
+    let mut all = registry.providers().iter().map(|entry| entry.info);
     let first = |infos: &mut dyn Iterator<Item = &'static ProviderInfo>| {
         infos.min_by_key(|info| std::cmp::Reverse(info.priority))
     };
-    first(&mut recommended.into_iter())
-        .or_else(|| first(&mut all.into_iter()))
+    first(&mut recommended)
+        .or_else(|| first(&mut all))
         .map_or("provider", |info| info.id.as_ref())
 }
 

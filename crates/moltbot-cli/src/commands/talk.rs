@@ -153,7 +153,7 @@ impl Talk {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => return Ok(Err(error)),
             Err(stopped) => {
-                let id = self.last.as_ref().map(|record| why::command(record));
+                let id = self.last.as_ref().map(why::command);
                 return Err(Failure { mend: id, ..stopped });
             }
         };
