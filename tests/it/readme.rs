@@ -54,7 +54,7 @@ fn the_plugin_from_an_empty_folder_logs_in() {
         .current_dir(&dir)
         .env_clear()
         .env("HOME", sandbox.home())
-        .env("PATH", format!("{}:{tools}:/usr/local/bin:/usr/bin:/bin", bin.display()))
+        .env("PATH", format!("{}:{tools}:{}", bin.display(), std::env::var("PATH").unwrap()))
         .envs([own("CARGO_HOME", ".cargo"), own("RUSTUP_HOME", ".rustup")])
         .env("CARGO_INCREMENTAL", "0")
         .output()

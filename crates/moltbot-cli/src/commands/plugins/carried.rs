@@ -162,6 +162,8 @@ impl Extended {
             },
         };
         let mut row = row(pin, problem);
+        // Its settings are read later; what is wrong with them belongs to this row.
+        carried.iter().flat_map(|one| one.plugin().auth).for_each(|method| drop(method.settings()));
         row.complaints = carried.iter().flat_map(Carried::complaints).collect();
         row.complaints.extend(refused.map(|problem| problem.reason));
         if row.problem.is_none() {
