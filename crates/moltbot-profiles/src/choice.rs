@@ -120,7 +120,8 @@ pub struct Choice {
     pub from: OrderSource,
     /// How equals were arranged.
     pub strategy: Strategy,
-    /// The order of S-6: candidates, then those that rest; a wished-for one first in any case.
+    /// The order of S-6 with a pin: candidates, then those that rest; a wished-for one first in
+    /// any case. Empty without a pin.
     #[serde(skip)]
     order: Vec<String>,
 }
@@ -255,7 +256,12 @@ pub enum OrderSource {
 impl Choice {
     /// Returns the order of S-6, with those that rest at its end.
     pub fn order(&self) -> Vec<&str> {
-        self.order.iter().map(String::as_str).collect()
+        if !self.order.is_empty() {
+            return self.order.iter().map(String::as_str).collect();
+        }
+        let ready = self.candidates.iter().map(|candidate| candidate.id.as_str());
+        let resting = self.skipped.iter().filter(|skipped| skipped.until.is_some());
+        ready.chain(resting.map(|skipped| skipped.id.as_str())).collect()
     }
 
     /// Returns when the first profile that rests can be used again.
@@ -283,12 +289,13 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
     let (from, base) = base(input, &provider);
     let explicit = matches!(from, OrderSource::Store | OrderSource::Config);
     let (mut ready, mut cooling) = (Vec::new(), Vec::new());
-    let (mut skipped, mut seen) = (Vec::new(), HashSet::with_capacity(base.len()));
-    for id in base {
-        if !seen.insert(id) {
+    let (mut skipped, mut seen) = (Vec::new(), HashSet::new());
+    for (id, stored) in base {
+        // What is stored is there once and leaves nobody out: nothing to remember.
+        if from != OrderSource::Stored && !seen.insert(id) {
             continue;
         }
-        match judge(input, &provider, id) {
+        match judge(input, &provider, id, stored) {
             Ok((rank, candidate)) if candidate.blocked.is_some() => cooling.push((rank, candidate)),
             Ok(eligible) => ready.push(eligible),
             Err(reason) => skipped.push(Skipped { id: id.to_string(), reason, until: None }),
@@ -311,12 +318,13 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
     if let Pin::Auto(id) = input.pin {
         to_front(&mut candidates, id);
     }
-    let mut order: Vec<String> =
-        candidates.iter().chain(&cooling).map(|candidate| candidate.id.clone()).collect();
-    if let Pin::Auto(id) | Pin::User(id) = input.pin
-        && let Some(at) = order.iter().position(|listed| listed == id)
-    {
-        order[..=at].rotate_right(1);
+    // Without a pin the order can be read off the result.
+    let mut order: Vec<String> = Vec::new();
+    if let Pin::Auto(id) | Pin::User(id) = input.pin {
+        order.extend(candidates.iter().chain(&cooling).map(|candidate| candidate.id.clone()));
+        if let Some(at) = order.iter().position(|listed| listed == id) {
+            order[..=at].rotate_right(1);
+        }
     }
     if let Pin::User(id) = input.pin {
         let (pinned, others): (Vec<_>, Vec<_>) =
@@ -333,10 +341,13 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
     Choice { candidates, skipped, hidden, from, strategy, order }
 }
 
+/// A profile to be looked at, with what is stored if that was at hand.
+type Listed<'a> = (&'a str, Option<&'a Credential>);
+
 /// Lists the profiles to be looked at, and where the list comes from (spec S-6, 1).
-fn base<'a>(input: &ChoiceInput<'a>, provider: &str) -> (OrderSource, Vec<&'a str>) {
-    fn listed(ids: &[String]) -> Vec<&str> {
-        ids.iter().map(|id| id.trim()).filter(|id| !id.is_empty()).collect()
+fn base<'a>(input: &ChoiceInput<'a>, provider: &str) -> (OrderSource, Vec<Listed<'a>>) {
+    fn listed(ids: &[String]) -> Vec<Listed<'_>> {
+        ids.iter().map(|id| id.trim()).filter(|id| !id.is_empty()).map(|id| (id, None)).collect()
     }
     if let Some(ids) = input.profiles.order(provider) {
         return (OrderSource::Store, listed(ids));
@@ -345,9 +356,9 @@ fn base<'a>(input: &ChoiceInput<'a>, provider: &str) -> (OrderSource, Vec<&'a st
         return (OrderSource::Config, listed(ids));
     }
     let rules = input.rules.profiles.iter();
-    let configured: Vec<&str> = rules
+    let configured: Vec<Listed<'_>> = rules
         .filter(|(_, rule)| takes(input, provider, &rule.provider, None))
-        .map(|(id, _)| id.as_str())
+        .map(|(id, _)| (id.as_str(), None))
         .collect();
     if !configured.is_empty() {
         return (OrderSource::ConfigProfiles, configured);
@@ -356,16 +367,16 @@ fn base<'a>(input: &ChoiceInput<'a>, provider: &str) -> (OrderSource, Vec<&'a st
 }
 
 /// Lists everything stored that the provider could take, then the owned logins.
-fn stored<'a>(input: &ChoiceInput<'a>, provider: &str) -> impl Iterator<Item = &'a str> {
-    let own = input.profiles.of_provider(provider).map(|(id, _)| id);
+fn stored<'a>(input: &ChoiceInput<'a>, provider: &str) -> impl Iterator<Item = Listed<'a>> {
+    let own = input.profiles.of_provider(provider).map(|(id, stored)| (id, Some(stored)));
     let profiles = input.profiles;
     let also = input.also.iter().flat_map(move |(other, kind)| {
         profiles
             .of_provider(other)
             .filter(move |(_, stored)| stored.kind == *kind)
-            .map(|(id, _)| id)
+            .map(|(id, stored)| (id, Some(stored)))
     });
-    own.chain(also).chain(input.owned.iter().copied())
+    own.chain(also).chain(input.owned.iter().map(|id| (*id, None)))
 }
 
 /// Tells whether the provider takes credentials of `other`.
@@ -401,18 +412,24 @@ impl Rank {
 type Eligible = (Rank, Candidate);
 
 /// Judges one profile of the base: eligible, with its rank and its block, or not.
-fn judge(input: &ChoiceInput<'_>, provider: &str, id: &str) -> Result<Eligible, SkipReason> {
+fn judge(
+    input: &ChoiceInput<'_>,
+    provider: &str,
+    id: &str,
+    at_hand: Option<&Credential>,
+) -> Result<Eligible, SkipReason> {
     let resolved = if input.owned.contains(&id) {
         let owned = Credential::new(CredentialKind::None, provider);
         ResolvedState::stored(&owned, false, input.now)
     } else {
-        let Some(stored) = input.profiles.get(id) else {
+        let Some(stored) = at_hand.or_else(|| input.profiles.get(id)) else {
             return Err(match input.profiles.is_kept_only(id) {
                 true => SkipReason::Broken {},
                 false => SkipReason::NotStored {},
             });
         };
-        if !takes(input, provider, &stored.provider, Some(&stored.kind)) {
+        // What was found by its provider need not be asked for it.
+        if at_hand.is_none() && !takes(input, provider, &stored.provider, Some(&stored.kind)) {
             return Err(SkipReason::OtherProvider { provider: stored.provider.clone() });
         }
         let resolved = (input.resolved)(id, stored);
@@ -488,7 +505,8 @@ fn hide(
         OrderSource::ConfigProfiles => SkipReason::NotInConfig {},
     };
     let mut listed = 0;
-    for id in stored(input, provider).filter(|id| !seen.contains(id)).take(LISTED_HIDDEN) {
+    let left_out = stored(input, provider).map(|(id, _)| id).filter(|id| !seen.contains(id));
+    for id in left_out.take(LISTED_HIDDEN) {
         skipped.push(Skipped { id: id.to_string(), reason: reason.clone(), until: None });
         listed += 1;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{Arg, ArgGroup, ArgMatches, Command, value_parser};
 use moltbot_gateway::{Engine, RecordLog, Simulation, Trace};
 use moltbot_profiles::Profiles;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::commands::{agent_arg, json_arg};
 use crate::{Context, Exit, Failure, Outcome};
@@ -189,6 +189,7 @@ fn print(cx: &mut Context, now: &Simulation, other: Option<&(String, Simulation)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn the_help_is_right_about_traces() {
