@@ -19,7 +19,7 @@ struct Seen {
 }
 
 /// How long a person waits before giving up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Terminal {
     /// Starts a prepared command on a terminal.
