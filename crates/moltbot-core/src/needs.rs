@@ -60,8 +60,7 @@ impl Needs {
                 && fits_pattern(&known.path, &file.path)
         };
         let whole = format!("{}/{}", file.dir.trim_end_matches('/'), file.path);
-        self.files.iter().any(declared)
-            || (file.dir_env.is_none() && named.contains(&whole))
+        self.files.iter().any(declared) || (file.dir_env.is_none() && named.contains(&whole))
     }
 
     /// Returns what a stored profile says the user named.

@@ -12,11 +12,11 @@ use crate::{Context, Exit, Failure, Outcome};
 
 const ABOUT_TRACES: &str = "\
 A trace holds one JSON object per line; # starts a comment. Times are seconds from its start.
-  {\"profile\": {\"id\": \"anthropic:one\", \"type\": \"api_key\"}}
+  {\"profile\": {\"id\": \"acme:one\", \"type\": \"api_key\"}}
       a profile to simulate with (api_key, oauth or token); without any: those of the agent
   {\"at\": 0, \"request\": {\"session\": \"s1\", \"model\": \"opus\", \"input\": 500, \"cached\": 20000, \"output\": 300, \"ms\": 4000}}
       a request; everything in it may be left out
-  {\"at\": 30, \"fault\": {\"class\": \"rate_limit\", \"profile\": \"anthropic:one\", \"for\": 600, \"retryAfter\": 600}}
+  {\"at\": 30, \"fault\": {\"class\": \"rate_limit\", \"profile\": \"acme:one\", \"for\": 600, \"retryAfter\": 600}}
       requests fail from then on: rate_limit, auth, billing, overloaded, timeout, server,
       model_not_found, context_overflow, format, refused or unknown; with one profile or model only,
       for so many seconds, with the wait that the service names
