@@ -25,9 +25,10 @@ impl Engine {
                 let host = methods.host_for(&entry.offer.needs);
                 let cx = moltbot_core::Cx::new(&host, &call);
                 view.resolved = entry.method.resolve(&cx, &view.stored).await;
-                let judged = view.resolved.clone().unwrap_or_else(|_| {
-                    Resolved::judged(view.stored.clone(), self.now())
-                });
+                let judged = view
+                    .resolved
+                    .clone()
+                    .unwrap_or_else(|_| Resolved::judged(view.stored.clone(), self.now()));
                 view.state = methods.state(&view.id, Some(&entry), &judged, self.now());
             }
             views.push(view);

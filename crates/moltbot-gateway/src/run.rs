@@ -211,6 +211,11 @@ impl<'e> Run<'e> {
                 continue;
             };
             if let Err(mut refused) = self.pay(setup, &planned, &selection).await {
+                let considered = self.record.models.last_mut().map(|choice| &mut choice.candidates);
+                let own = considered.into_iter().flatten().find(|c| c.source == planned.label);
+                if let Some(own) = own {
+                    own.skipped = refused.advice.clone();
+                }
                 if let Some(last) = last.take() {
                     refused.message = last.message;
                 }

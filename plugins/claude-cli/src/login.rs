@@ -33,9 +33,12 @@ impl AuthMethod for ClaudeCliLogin {
             return Err(AuthError::Other { message: format!("{why}; run `claude update`") });
         }
         let note = |level, text: String| Note { level, text };
-        let mut notes = vec![note(Level::Info, format!("{}; its login stays with it", found.words()))];
+        let mut notes =
+            vec![note(Level::Info, format!("{}; its login stays with it", found.words()))];
         match &found.account {
-            Account::LoggedOut => notes.push(note(Level::Warning, format!("not logged in yet: {LOG_IN}"))),
+            Account::LoggedOut => {
+                notes.push(note(Level::Warning, format!("not logged in yet: {LOG_IN}")))
+            }
             Account::Key(_) => notes.push(note(Level::Warning, KEY_PAYS.into())),
             Account::Plan(_) | Account::Unknown => {}
         }
@@ -47,9 +50,7 @@ impl AuthMethod for ClaudeCliLogin {
         let judged = Resolved::judged(stored.clone(), cx.now);
         let (state, words) = match Installed::look(cx).await {
             Ok(found) => match version::too_old(&found.version) {
-                Some(why) => {
-                    (CredentialState::Unreadable, format!("{why}; run `claude update`"))
-                }
+                Some(why) => (CredentialState::Unreadable, format!("{why}; run `claude update`")),
                 None if found.account == Account::LoggedOut => {
                     (CredentialState::LoggedOut, format!("{}; {LOG_IN}", found.words()))
                 }

@@ -291,7 +291,9 @@ fn block(block: &Value, place: &str) -> Result<Option<Value>, ProviderError> {
         Some("text") => Ok(block["text"].as_str().map(text_block)),
         Some("image" | "document") => {
             if block["source"]["type"] == "file" {
-                return Err(invalid(format!("{place}: files of the Files API cannot be sent to claude-cli")));
+                return Err(invalid(format!(
+                    "{place}: files of the Files API cannot be sent to claude-cli"
+                )));
             }
             let mut block = block.clone();
             if let Some(members) = block.as_object_mut() {

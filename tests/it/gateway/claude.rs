@@ -34,9 +34,7 @@ fn served(url: &str, gateway: Value) -> Value {
 }
 
 fn said(texts: &[&str]) -> Value {
-    let message = |(at, text): (usize, &&str)| {
-        json!({ "role": if at % 2 == 0 { "user" } else { "assistant" }, "content": text })
-    };
+    let message = |(at, text): (usize, &&str)| json!({ "role": if at % 2 == 0 { "user" } else { "assistant" }, "content": text });
     let messages: Vec<Value> = texts.iter().enumerate().map(message).collect();
     json!({ "model": "claude-cli/sonnet", "max_tokens": 50, "messages": messages })
 }
@@ -162,7 +160,10 @@ fn what_the_program_cannot_do_is_an_invalid_request() {
     let body = json!({ "model": "claude-cli/sonnet", "temperature": 0.1,
         "messages": [{ "role": "user", "content": "hi" }] });
     let other = gate.post_slowly("/v1/chat/completions", &body);
-    assert_eq!((other.status, &other.json()["error"]["type"]), (400, &json!("invalid_request_error")));
+    assert_eq!(
+        (other.status, &other.json()["error"]["type"]),
+        (400, &json!("invalid_request_error"))
+    );
     assert!(other.text().contains("temperature"), "{}", other.text());
     assert_eq!(log(&sandbox), "", "nothing was started");
 }
@@ -264,7 +265,9 @@ fn a_turn_that_ends_early_costs_nobody_else() {
     });
     assert_eq!(killed.status, 502, "{}", killed.text());
     plan(&sandbox, "ok");
-    assert!(text(&gate.post_slowly("/v1/messages", &said(&["still here"]))).ends_with("still here"));
+    assert!(
+        text(&gate.post_slowly("/v1/messages", &said(&["still here"]))).ends_with("still here")
+    );
 }
 
 #[track_caller]
@@ -422,13 +425,18 @@ fn the_real_program_serves_the_gateway() {
     let gate = Gate::start(&sandbox);
     let wanted = "Hello from the lab. You said: hi";
     let first = gate.post_slowly("/v1/messages", &said(&["hi"]));
-    assert!(first.json()["content"].as_array().is_some_and(|blocks| {
-        blocks.iter().any(|block| block["text"] == wanted)
-    }), "{}", first.text());
+    assert!(
+        first.json()["content"]
+            .as_array()
+            .is_some_and(|blocks| { blocks.iter().any(|block| block["text"] == wanted) }),
+        "{}",
+        first.text()
+    );
     let stream = gate.post_slowly("/v1/messages", &streamed(said(&["hi"])));
     let text: String = events(&stream).iter().filter_map(|e| e["delta"]["text"].as_str()).collect();
     assert_eq!(text, wanted, "{}", stream.text());
-    let body = json!({ "model": "claude-cli/sonnet", "messages": [{ "role": "user", "content": "hi" }] });
+    let body =
+        json!({ "model": "claude-cli/sonnet", "messages": [{ "role": "user", "content": "hi" }] });
     let other = gate.post_slowly("/v1/chat/completions", &body).json();
     assert_eq!(other["choices"][0]["message"]["content"], wanted, "{other}");
     let dir = std::env::var_os("MOLTBOT_CLIENTS").expect("looked at by real()");

@@ -298,10 +298,8 @@ fn orphans(home: &Home, kills: usize) -> Result<usize> {
     for _ in 0..kills {
         // What it logged before does not count.
         let _ = std::fs::remove_file(&log);
-        let mut host = home
-            .moltbot()
-            .args(["agent", "--model", "claude-cli/sonnet", "-m", "hi"])
-            .spawn()?;
+        let mut host =
+            home.moltbot().args(["agent", "--model", "claude-cli/sonnet", "-m", "hi"]).spawn()?;
         let pid = wait(|| {
             let log = std::fs::read_to_string(&log).ok()?;
             let turn = log.lines().find_map(|line| line.strip_prefix("turn "))?;

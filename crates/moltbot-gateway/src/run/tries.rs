@@ -225,11 +225,16 @@ impl Run<'_> {
         if may_pay_for(&mut self.plan, &setup.id, planned.payer, plan_first, allowed) {
             return Ok(());
         }
-        let message = all_cooling_message(&setup.id);
-        Err(Failed::new("paid-fallback", message, "billing").advice(format!(
+        let advice = format!(
             "{} would be paid per use, which auth.allowPaidFallback does not allow",
             planned.label
-        )))
+        );
+        // Nothing of this provider rests if it was another's plan that could not pay.
+        let message = match self.plan.as_deref() {
+            Some(plan) if plan != setup.id => advice.clone(),
+            _ => all_cooling_message(&setup.id),
+        };
+        Err(Failed::new("paid-fallback", message, "billing").advice(advice))
     }
 
     fn reply(&mut self, model: &ModelRef, planned: &Planned, answer: Answer) -> Next {
@@ -291,9 +296,9 @@ impl Run<'_> {
             profile: planned.profile.clone(),
             stop: Some(stop),
             usage: Some(usage),
-            cost: transcript.cost().or_else(|| {
-                self.engine.models.info(model).and_then(|info| info.cost(&usage))
-            }),
+            cost: transcript
+                .cost()
+                .or_else(|| self.engine.models.info(model).and_then(|info| info.cost(&usage))),
             record: Some(self.record.id.clone()),
         }
     }
