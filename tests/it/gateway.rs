@@ -30,7 +30,6 @@ pub(crate) struct Gate {
     child: Child,
     addr: String,
     /// A gateway whose home is deleted writes what it knows into a new one.
-    #[expect(dead_code, reason = "kept for as long as the gateway runs")]
     home: Option<std::sync::Arc<tempfile::TempDir>>,
 }
 
