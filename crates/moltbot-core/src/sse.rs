@@ -105,8 +105,8 @@ impl SseSplitter {
         }
     }
 
-    /// Steps over the whole events at the front of `bytes` that begin with `prefix`, without reading
-    /// them, and returns how many bytes those are. Nothing is stepped over inside an event, nor
+    /// Steps over the whole events at the front of `bytes` that begin with `prefix` and consist of
+    /// that line and of data, without reading them, and returns how many bytes those are. Nothing is stepped over inside an event, nor
     /// where a line ends in `\r`: those bytes are for [`push`](Self::push).
     ///
     /// ```
@@ -123,6 +123,9 @@ impl SseSplitter {
         let mut at = 0;
         while bytes[at..].starts_with(prefix) {
             let Some(length) = first_event(&bytes[at..]) else { break };
+            if !is_plain(&bytes[at..at + length]) {
+                break;
+            }
             at += length;
         }
         if at > 0 {
@@ -201,6 +204,14 @@ impl SseSplitter {
     }
 }
 
+/// Tells whether all lines of a whole event but its first are data, of which there is some: a later
+/// name would be the one that counts.
+fn is_plain(event: &[u8]) -> bool {
+    let mut lines = event.split(|byte| *byte == b'\n').skip(1);
+    let begins_with_data = lines.next().is_some_and(|line| line.starts_with(b"data:"));
+    begins_with_data && lines.all(|line| line.is_empty() || line.starts_with(b"data:"))
+}
+
 /// Returns where the first event of `bytes` ends, its blank line included; `None` if it is not all
 /// there, or if one of its lines ends in `\r`.
 pub fn first_event(bytes: &[u8]) -> Option<usize> {
@@ -274,6 +285,15 @@ mod tests {
             assert_eq!(events.len(), 1, "{cut}");
             assert_eq!(events[0].end, dull.len() as u64 * 2 + 18, "{cut}");
             assert_eq!(splitter.seen(), stream.len() as u64, "{cut}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_data_is_skipped() {
+        for odd in
+            ["event: dull\nevent: error\ndata: []\n\n", "event: dull\n\n", "event: dull\nid: 1\n\n"]
+        {
+            assert_eq!(SseSplitter::new(1_000).skip(odd.as_bytes(), b"event: dull"), 0, "{odd}");
         }
     }
 
