@@ -314,6 +314,8 @@ fn what_is_typed_wrong_changes_nothing() {
 fn the_doctor_asks_the_service_and_makes_a_token() {
     let lab = lab("[{ match: { key: 'E002' }, fault: { error: 27 } }]");
     let sandbox = two_keys(&lab);
+    // What the sandbox wrote is open to others; that is another matter.
+    sandbox.run(&["doctor", "--fix"]).exits(0);
     let before = sandbox.snapshot();
     let done = sandbox.run(&["doctor", "--deep"]).exits(1);
     assert!(done.out.contains("info: agent main: anthropic:one works"), "{}", done.out);
