@@ -36,7 +36,8 @@ fn the_sample_is_replayed_against_two_configs() {
         );
     }
     // The plan serves until noon; then a key does, and the caches are written again.
-    assert_eq!(usual["failed"], 0, "{usual}");
+    // One request falls into the service being too busy, and the budget is spent.
+    assert_eq!((&usual["served"], &usual["failures"]["overloaded"]), (&json!(79), &json!(1)));
     assert_eq!(usual["profiles"]["profile:anthropic:plan"]["served"], 40);
     assert!(usual["switched"].as_u64().unwrap() >= 2, "{usual}");
     assert!(usual["cacheRewritten"].as_u64().unwrap() > 30_000, "{usual}");
@@ -65,7 +66,8 @@ fn waiting_and_the_budget_are_the_runtimes() {
     }
     let sandbox = with_trace(&text);
     let waited = simulated(&sandbox, &[])["config"].clone();
-    assert_eq!((&waited["served"], &waited["waited"]), (&json!(5), &json!(5)), "{waited}");
+    // Four ask again as often as the budget lets them; the fifth gets the service's answer.
+    assert_eq!((&waited["served"], &waited["waited"]), (&json!(4), &json!(4)), "{waited}");
     assert!(waited["longestWaitMs"].as_u64().unwrap() <= 30_000, "{waited}");
     sandbox.write_config("{ auth: { maxWaitSeconds: 0 } }");
     let refused = simulated(&sandbox, &[])["config"].clone();
@@ -118,7 +120,7 @@ fn what_is_wrong_is_refused_with_its_place() {
             "trace.jsonl:2:8: seconds must be",
         ),
         ("{\"at\":0,\"request\":{\"inputs\":5}}", "trace.jsonl:1:27: unknown field `inputs`"),
-        ("{\"at\":0,\"fault\":{\"class\":\"429\"}}", "trace.jsonl:1:30: no class \"429\""),
+        ("{\"at\":0,\"fault\":{\"class\":\"429\"}}", "trace.jsonl:1:31: no class \"429\""),
         ("not a trace", "trace.jsonl:1:2: expected"),
         ("# nothing\n", "trace.jsonl: there is no request in it"),
         (

@@ -380,7 +380,7 @@ mod tests {
             ("{\"at\":0,\"request\":{}}\n{\"at\":-1,\"request\":{}}", 2, 8, "0 or more"),
             ("{\"at\":0,\"request\":{\"input\":-5}}", 1, 29, "-5"),
             ("{\"at\":0,\"request\":{\"inputs\":5}}", 1, 27, "inputs"),
-            ("{\"at\":0,\"fault\":{\"class\":\"429\"}}", 1, 30, "no class \"429\""),
+            ("{\"at\":0,\"fault\":{\"class\":\"429\"}}", 1, 31, "no class \"429\""),
             ("{\"request\":{}}", 1, 1, "\"at\" is missing"),
             ("{\"at\":3}", 1, 1, "one of"),
             ("{\"profile\":{\"id\":\"x\",\"type\":\"api_key\"}}", 1, 1, "no profile id"),
