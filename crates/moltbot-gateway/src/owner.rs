@@ -17,7 +17,8 @@ impl Engine {
         for setup in self.providers() {
             let Some(mut view) = owners_login(&methods, setup, self.now()) else { continue };
             let could = || view.offer.is_some_and(|entry| self.is_offered(entry.offer));
-            if !self.is_used(&setup.id) && !(unused && could()) {
+            let wanted = self.is_used(&setup.id) || (unused && could());
+            if !wanted {
                 continue;
             }
             if let Some(entry) = view.offer {

@@ -445,7 +445,8 @@ impl Obtained {
     /// Adds what was changed before a provider saw the request.
     fn telling(mut self, changed: &[Text]) -> Self {
         let model = changed.iter().any(|what| what.starts_with("model="));
-        self.changed.retain(|what| !changed.contains(what) && !(model && what == "model"));
+        let told = |what: &Text| changed.contains(what) || (model && what == "model");
+        self.changed.retain(|what| !told(what));
         self.changed.splice(0..0, changed.iter().cloned());
         self
     }
