@@ -1,6 +1,8 @@
 //! The user's own `claude` as a backend: a fake one for what happens to the host, and the real one
 //! of `MOLTBOT_CLIENTS/claude` with the lab as its upstream.
 
+mod setup;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
