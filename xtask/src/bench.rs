@@ -229,7 +229,10 @@ pub(crate) fn measure_store() -> Result<()> {
         alones.push(start.elapsed().as_secs_f64() * 1e6);
         ensure!(choice.candidates.len() == 100, "{} candidates", choice.candidates.len());
     }
-    println!("{}", json!({ "loadMs": middle(loads), "pickUs": middle(picks), "pickAloneUs": middle(alones) }));
+    println!(
+        "{}",
+        json!({ "loadMs": middle(loads), "pickUs": middle(picks), "pickAloneUs": middle(alones) })
+    );
     Ok(())
 }
 

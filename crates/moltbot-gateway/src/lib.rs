@@ -94,6 +94,7 @@ mod turn;
 mod update;
 mod waiting;
 
+pub use cache::{CacheEffect, Cached};
 pub use clock::{Clock, SystemClock, TestClock};
 pub use compose::{Chat, Composer, Head, Image, user_turn};
 pub use door::{Access, Gateway, GatewayError, IN_THE_WAY, Settings, Tuning, client_env};
@@ -106,7 +107,6 @@ pub use keyring::{Keyring, OsKeyring};
 pub use methods::{auth_rules, offer_of};
 pub use model::{Candidates, Listed, ModelError, ModelRef, Models, Parsed};
 pub use probe::{ProbeOptions, ProbeResult, ProbeStatus, ProbeTarget};
-pub use cache::{CacheEffect, Cached};
 pub use record::{Attempt, CredentialChoice, ModelChoice, Outcome, QuotaSeen, Record};
 pub use record_log::{RecordLog, Records};
 pub use renew::Refreshed;
@@ -117,7 +117,7 @@ pub use send::SendError;
 pub use session::{Session, SessionError, SessionInfo, Sessions};
 pub use setup::{ProviderSetup, Providers};
 pub use simulate::{
-    Simulation, SimulatedProfile, Trace, TraceError, TraceFault, TraceProfile, TraceRequest,
+    SimulatedProfile, Simulation, Trace, TraceError, TraceFault, TraceProfile, TraceRequest,
 };
 pub use source::{Source, SourceKind, other_sources, payer};
 pub use survey::Survey;

@@ -44,9 +44,7 @@ pub fn usual_provider(registry: &Registry) -> &'static str {
     let first = |infos: &mut dyn Iterator<Item = &'static ProviderInfo>| {
         infos.min_by_key(|info| std::cmp::Reverse(info.priority))
     };
-    first(&mut recommended)
-        .or_else(|| first(&mut all))
-        .map_or("provider", |info| info.id.as_ref())
+    first(&mut recommended).or_else(|| first(&mut all)).map_or("provider", |info| info.id.as_ref())
 }
 
 /// Says in one line who pays for a credential and what the vendor says about it (decision 6).
