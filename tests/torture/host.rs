@@ -15,7 +15,7 @@ use moltbot_core::{Plugin, Registry, Timestamp, async_trait};
 use moltbot_gateway::{Clock, SystemClock};
 
 /// The plugins of the stock binary, but for the one that starts the vendor's program.
-const PLUGINS: &[&'static Plugin] = &[
+const PLUGINS: &[&Plugin] = &[
     &moltbot_plugin_anthropic::PLUGIN,
     &moltbot_plugin_api_key::PLUGIN,
     &moltbot_plugin_claude_cli_oauth::PLUGIN,

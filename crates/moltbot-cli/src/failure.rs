@@ -27,7 +27,7 @@ pub struct Failure {
     /// One sentence: what happened, with what. No full stop.
     pub message: String,
     /// What became of each credential or model, one line each: name, cause, until when.
-    pub details: Vec<String>,
+    pub details: Box<[String]>,
     /// What to do about it.
     pub hint: Option<String>,
     /// The command that mends it.
@@ -47,7 +47,7 @@ impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            details: Vec::new(),
+            details: Box::default(),
             hint: None,
             mend: None,
             code: Some("system".into()),

@@ -34,7 +34,7 @@ pub(crate) fn failure(error: &ChatError) -> Failure {
     let mut failure = Failure::new(&error.message).code(error.code.clone());
     failure.hint = error.advice.clone();
     if let Some(record) = &error.record {
-        failure.details = details(record);
+        failure.details = details(record).into();
         failure.mend = Some(mend(&error.code, record));
     }
     failure

@@ -25,7 +25,7 @@ fn acme() -> Call {
 }
 
 fn resolve(host: &ScriptedHost, stored: &Credential) -> Resolved {
-    block_on(Keyring.resolve(&Cx::new(host, &acme()), stored)).unwrap()
+    block_on(Keyring.resolve(&Cx::new(host, &acme()), stored)).expect("the scripted host answers")
 }
 
 #[test]

@@ -47,7 +47,8 @@ fn at(now: Timestamp) -> Call {
 }
 
 fn resolve(host: &ScriptedHost, stored: &Credential, now: Timestamp) -> Resolved {
-    block_on(SdkProfile.resolve(&Cx::new(host, &at(now)), stored)).unwrap()
+    block_on(SdkProfile.resolve(&Cx::new(host, &at(now)), stored))
+        .expect("the scripted host answers")
 }
 
 #[test]

@@ -103,7 +103,7 @@ async fn serve(mut stream: TcpStream, mode: Mode) -> std::io::Result<()> {
             if mode == Mode::Idle {
                 // Silence until the other side leaves.
                 let mut rest = [0; 1];
-                stream.read(&mut rest).await?;
+                let _left = stream.read(&mut rest).await?;
                 return Ok(());
             }
             tokio::time::sleep(PACE).await;
