@@ -197,7 +197,11 @@ mod tests {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(!about.is_empty() && !about.ends_with('.'), "{path}: \"{about}\"");
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(after.starts_with("Example") && after.contains("  moltbot"), "{path}");
+            assert!(
+                (after.starts_with("Example") || after.contains("\nExample"))
+                    && after.contains("  moltbot"),
+                "{path}"
+            );
         });
         assert!(seen > 30, "{seen}");
     }

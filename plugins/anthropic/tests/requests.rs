@@ -95,7 +95,8 @@ impl Sent {
     }
 
     fn betas(&self) -> Vec<&str> {
-        self.header("anthropic-beta").map_or(Vec::new(), |list| list.split(',').collect())
+        let lists = self.headers.iter().filter(|(name, _)| name == "anthropic-beta");
+        lists.flat_map(|(_, list)| list.split(',')).collect()
     }
 }
 
@@ -332,7 +333,8 @@ fn a_forwarded_request_with_a_key_keeps_the_clients_headers() {
     }
     assert_eq!(sent.header("anthropic-dangerous-direct-browser-access"), Some("true"));
     // Nothing is written into its body: its own list stays as it is.
-    assert_eq!(sent.betas(), ["zeta-1", "claude-code-20250219", "alpha-2"]);
+    let own = ["zeta-1", "claude-code-20250219", "alpha-2", "context-management-2025-06-27"];
+    assert_eq!(sent.betas(), own);
     assert_eq!(sent.body, BODY);
     assert_eq!(sent.changed, ["accept-encoding"]);
     let sent = send(&with_ttl(chat, json!("1h")), &key(), BODY).unwrap();

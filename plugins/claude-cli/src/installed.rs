@@ -9,6 +9,10 @@ use crate::info::PROGRAM;
 /// How long it may take to answer, in milliseconds.
 const PATIENCE_MS: u64 = 20_000;
 
+/// Switches of the program for a question that must cause nothing else.
+pub(crate) const QUIET: [&str; 3] =
+    ["DISABLE_AUTOUPDATER", "DISABLE_TELEMETRY", "DISABLE_ERROR_REPORTING"];
+
 /// The program that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Installed {
@@ -87,11 +91,10 @@ fn account(said: &str) -> Account {
 }
 
 async fn ask(cx: &Cx<'_>, args: &[&'static str]) -> Result<Ran, AuthError> {
-    let quiet = ["DISABLE_AUTOUPDATER", "DISABLE_TELEMETRY", "DISABLE_ERROR_REPORTING"];
     cx.run(Run {
         program: PROGRAM.into(),
         args: args.iter().map(|arg| (*arg).into()).collect(),
-        env: quiet.map(|name| (name.into(), Secret::new("1"))).to_vec(),
+        env: QUIET.map(|name| (name.into(), Secret::new("1"))).to_vec(),
         input: None,
         terminal: false,
         timeout_ms: Some(PATIENCE_MS),

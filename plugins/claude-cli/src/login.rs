@@ -6,7 +6,7 @@ use moltbot_core::{
 };
 
 use crate::info::{ID, PROGRAM};
-use crate::installed::{Account, Installed};
+use crate::installed::{Account, Installed, QUIET};
 use crate::version;
 
 const INSTALL: &str = "install Claude Code (https://code.claude.com), then run `claude` and log in";
@@ -124,6 +124,7 @@ fn offer() -> Offer {
                 path: ".credentials.json".into(),
             }],
             programs: vec![PROGRAM.into()],
+            secret_env: QUIET.map(Into::into).to_vec(),
             ..Needs::default()
         },
         policy: Some(Policy {

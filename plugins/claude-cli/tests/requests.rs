@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, not only tests
 
 use moltbot_core::{
-    ChatView, Credential, CredentialKind, CredentialView, Exchange, Op, Provider, ProviderError,
-    Secret, Slot, Text, Timestamp,
+    ChatView, Credential, CredentialKind, CredentialView, Exchange, Op, Origin, Provider,
+    ProviderError, Secret, Slot, Text, Timestamp,
 };
 use moltbot_plugin_claude_cli::ClaudeCli;
 use serde_json::{Value, json};
@@ -63,9 +63,15 @@ fn no_tools_no_settings_no_session_files() {
     let ran = ask(&hi());
     assert_eq!(ran.args.last().unwrap(), "", "`--tools ''` takes all that follows, so it is last");
     assert_eq!(ran.args[ran.args.len() - 2], "--tools");
-    for flag in ["--strict-mcp-config", "--disable-slash-commands", "--no-session-persistence"] {
+    for flag in ["--strict-mcp-config", "--disable-slash-commands"] {
         assert!(ran.args.iter().any(|arg| arg == flag), "{flag}");
     }
+    // Our own chats go on with the program's session; of a client's nothing stays on the disk.
+    let kept = |ran: &Ran| !ran.args.iter().any(|arg| arg == "--no-session-persistence");
+    assert!(kept(&ran));
+    let body = hi();
+    let forwarded = ChatView { origin: Origin::Forwarded, ..view(&body) };
+    assert!(!kept(&run(ask_as(&forwarded, &login()).unwrap())));
     let at = ran.args.iter().position(|arg| arg == "--setting-sources").unwrap();
     assert_eq!(ran.args[at + 1], "");
     assert!(!ran.args.iter().any(|arg| arg.contains("dangerously")));

@@ -269,7 +269,9 @@ pub(crate) mod tests {
         let asks = json!({ "moltbot": {
             "features": { "one": ["f"], "absent": ["g"] }, "host-features": ["keyring"] } });
         let found = features(&metadata(&["1.0.0"], asks, true), &plan(None)).unwrap();
-        assert_eq!(found, Features::from([("one".into(), BTreeSet::from(["f".to_string()]))]));
+        let set = |name: &str| BTreeSet::from([name.to_string()]);
+        let expected = [("one".into(), set("f")), (HOST.into(), set("keyring"))];
+        assert_eq!(found, Features::from(expected));
     }
 
     #[test]

@@ -485,6 +485,7 @@ fn is_milestone(event: &Event) -> bool {
             | Event::Ping { .. }
             | Event::Error { .. }
             | Event::TurnEnd { .. }
+            | Event::Cost { .. }
             | Event::Write { .. }
     )
 }
