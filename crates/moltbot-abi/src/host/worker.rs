@@ -168,11 +168,12 @@ impl Desk {
                 Err(CarrierError::Gone { reason }) => Some(reason.clone()),
                 _ => None,
             };
-            if let Some(slot) = slot {
-                slot.fill(outcome);
-            }
+            // Before the answer: whoever asks again because of it must find a new session begun.
             if let Some(reason) = gone {
                 self.die(&reason);
+            }
+            if let Some(slot) = slot {
+                slot.fill(outcome);
             }
         }
     }
