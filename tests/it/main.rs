@@ -18,6 +18,7 @@ mod clients;
 mod codes;
 mod commands;
 mod credentials;
+mod failing;
 mod fuzz;
 mod gateway;
 mod json;

@@ -6,7 +6,7 @@ mod sandbox;
 
 pub(crate) use lab::{lab, messages, used};
 pub(crate) use pty::{Terminal, until};
-pub(crate) use sandbox::{Sandbox, binary};
+pub(crate) use sandbox::{Done, Sandbox, binary};
 
 /// A well-formed, obviously fake API key.
 pub(crate) const KEY: &str = "sk-ant-api03-FAKEkeyFAKEkeyFAKEkeyFAKE001";
