@@ -234,6 +234,29 @@ fn a_missing_program_is_told_to_the_client() {
     assert!(answer.text().contains("not installed"), "{}", answer.text());
 }
 
+/// A killed program costs its own turn and no other.
+#[test]
+fn a_killed_program_costs_its_own_turn() {
+    let (sandbox, gate) = backed("ok");
+    let log = || log(&sandbox);
+    plan(&sandbox, "hang");
+    let killed = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| gate.post_slowly("/v1/messages", &said(&["kill me"])));
+        wait("the program to hang", || log().contains("kill me"));
+        let turns = log();
+        let turn = turns.lines().find(|line| line.contains("kill me")).unwrap().to_string();
+        let pid: i32 = turn.split(' ').nth(1).unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        asked.join().unwrap()
+    });
+    assert_eq!(killed.status, 502, "{}", killed.text());
+    plan(&sandbox, "ok");
+    assert!(
+        text(&gate.post_slowly("/v1/messages", &said(&["still here"]))).ends_with("still here")
+    );
+}
+
 #[track_caller]
 fn wait(what: &str, so: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moltbot_core::{Decoder, Ended, Event, NetworkFault, Secret, redact};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::history::Seen;
 use super::memory;
@@ -28,6 +28,9 @@ const CANCEL: Duration = Duration::from_secs(2);
 
 /// How long a program that closed its output may take to end.
 const EXIT: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the program still is while it says nothing.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Everything a program is started with.
 pub(crate) struct Start {
@@ -120,11 +123,13 @@ impl Process {
         let mut piece = vec![0; 64 << 10];
         let mut events = Vec::new();
         let mut silent = true;
+        let mut heard = Instant::now();
         loop {
             let limits = limits();
             let wait = if silent { limits.first_byte_ms } else { limits.idle_ms };
+            let until = heard + Duration::from_millis(wait);
             let count = tokio::select! {
-                read = timeout(Duration::from_millis(wait), self.stdout.read(&mut piece)) => match read {
+                read = timeout_at(until, self.stdout.read(&mut piece)) => match read {
                     Ok(read) => read.unwrap_or(0),
                     Err(_) => {
                         let message = format!("nothing more came within {} s", wait.div_ceil(1000));
@@ -137,9 +142,18 @@ impl Process {
                         // It reads no more; why is told by its output and its exit.
                         _ => written = pending.len(),
                     }
+                    heard = Instant::now();
+                    continue;
+                }
+                () = sleep(LOOK) => {
+                    // What it started may hold its output open for as long as it likes.
+                    if self.is_over() {
+                        self.end_group();
+                    }
                     continue;
                 }
             };
+            heard = Instant::now();
             silent &= count == 0;
             match count {
                 0 => self.decoder.end(&mut events),
@@ -182,6 +196,23 @@ impl Process {
         let _ = timeout(CANCEL, self.turn(input, &limits, &mut until_end)).await;
     }
 
+    /// Tells whether the program has ended. It is not taken leave of: its number stays its own.
+    fn is_over(&self) -> bool {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_))))
+    }
+
+    /// Ends the program and all that it started.
+    fn end_group(&self) {
+        // While it was not waited for, its number belongs to nobody else.
+        if self.child.id().is_some()
+            && let Some(group) = i32::try_from(self.group).ok().and_then(Pid::from_raw)
+        {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
     /// Waits for a program that closed its output.
     async fn ended(&mut self) -> Ended {
         let status = timeout(EXIT, self.child.wait()).await;
@@ -198,12 +229,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // While it was not waited for, its number belongs to nobody else.
-        if self.child.id().is_some()
-            && let Some(group) = i32::try_from(self.group).ok().and_then(Pid::from_raw)
-        {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.end_group();
         self.complaints.abort();
         self.watch.remove(self.group);
     }
