@@ -257,6 +257,33 @@ fn a_killed_program_costs_its_own_turn() {
     );
 }
 
+/// Nobody pays for an answer that nobody reads: the turn of a client that left is ended.
+#[test]
+fn a_client_that_leaves_ends_its_turn() {
+    let (sandbox, gate) = backed("hang");
+    let pid = |name: &str| -> Option<String> {
+        let log = log(&sandbox);
+        let turn = log.lines().find(|line| line.contains(name))?;
+        turn.split(' ').nth(1).map(String::from)
+    };
+    for (name, body) in [("whole", said(&["whole"])), ("stream", streamed(said(&["stream"])))] {
+        let mut stream = gate.connect();
+        let body = body.to_string();
+        let head = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            gate.addr,
+            body.len()
+        );
+        std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+        wait("the program to hang", || pid(name).is_some());
+        drop(stream);
+        let pid = pid(name).unwrap();
+        wait("the program to end", || !runs(&pid));
+    }
+    plan(&sandbox, "ok");
+    assert!(text(&gate.post_slowly("/v1/messages", &said(&["after"]))).ends_with("after"));
+}
+
 #[track_caller]
 fn wait(what: &str, so: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
