@@ -249,10 +249,14 @@ impl Worker {
     ) {
         if let Some((listeners, doors)) = accept {
             let next = Arc::new(AtomicUsize::new(0));
+            let count = listeners.len();
             for listener in listeners {
                 let (open, most) = (self.open.clone(), self.door.shared.tuning.connections);
                 let (doors, next, stopped) = (doors.clone(), next.clone(), self.stopped.clone());
-                tokio::spawn(accept_all(listener, doors, next, open, most, stopped));
+                // An acceptor counts as open, so that what it has just taken is never overlooked.
+                let most = most.saturating_add(count);
+                let own = Accepting::new(open);
+                tokio::spawn(accept_all(listener, doors, next, own, most, stopped));
             }
         }
         loop {
@@ -306,6 +310,22 @@ impl Worker {
     }
 }
 
+/// Counts an acceptor among what is open for as long as it accepts.
+struct Accepting(Arc<AtomicUsize>);
+
+impl Accepting {
+    fn new(open: Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::AcqRel);
+        Self(open)
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Counts an open connection for as long as it lives.
 struct Open {
     open: Arc<AtomicUsize>,
@@ -336,14 +356,16 @@ async fn accept_all(
     listener: tokio::net::TcpListener,
     doors: Vec<mpsc::UnboundedSender<Accepted>>,
     next: Arc<AtomicUsize>,
-    open: Arc<AtomicUsize>,
+    own: Accepting,
     most: usize,
     mut stopped: watch::Receiver<Stop>,
 ) {
+    let open = &own.0;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = reached(&mut stopped, Stop::Draining) => return,
+            accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
             // Above the limit a connection is closed at once: a queue would only hide it.
