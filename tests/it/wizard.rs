@@ -5,6 +5,7 @@ use crate::support::{KEY, Sandbox, Terminal, token};
 const DOWN: &str = "\u{1b}[B";
 const ENTER: &str = "\r";
 const CTRL_C: &str = "\u{3}";
+const ENTER_KEY: &str = "Enter Anthropic API key";
 
 /// Moves the mark of a list down until it stands on `line`.
 #[track_caller]
@@ -30,7 +31,7 @@ fn a_key_is_typed_and_a_model_chosen() {
     terminal.waits_for("Go on?");
     terminal.types("y");
     choose(&mut terminal, "How do you want to authenticate?", "API key");
-    terminal.waits_for("API key");
+    terminal.waits_for(ENTER_KEY);
     terminal.types(KEY);
     terminal.types(ENTER);
     choose(&mut terminal, "Which model by default?", "claude-sonnet-5-5");
@@ -85,13 +86,13 @@ fn stops_at(step: usize) {
         },
         &|terminal| choose(terminal, "How do you want to authenticate?", "API key"),
         &|terminal| {
-            terminal.waits_for("API key");
+            terminal.waits_for(ENTER_KEY);
             terminal.types(KEY);
             terminal.types(ENTER);
         },
     ];
     let waits =
-        ["Go on?", "How do you want to authenticate?", "API key", "Which model by default?"];
+        ["Go on?", "How do you want to authenticate?", ENTER_KEY, "Which model by default?"];
     for step in &steps[..step] {
         step(&mut terminal);
     }
@@ -106,6 +107,20 @@ fn ctrl_c_leaves_nothing_behind_at_any_step() {
     for step in 0..=3 {
         stops_at(step);
     }
+}
+
+/// Between two questions no key is read and Ctrl-C comes as a signal; the next question ends it.
+#[test]
+fn ctrl_c_between_two_questions_is_not_lost() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    let mut terminal = Terminal::start(&sandbox.command(&["onboard"]));
+    terminal.waits_for("Go on?");
+    terminal.signals(rustix::process::Signal::INT);
+    terminal.types("y");
+    assert_eq!(terminal.ends(), 130, "{}", terminal.screen());
+    assert!(!terminal.screen().contains("How do you want"), "{}", terminal.screen());
+    assert_eq!(sandbox.snapshot(), before);
 }
 
 /// A reply that is on its way stops at once, and the half turn is not kept.

@@ -15,13 +15,13 @@ use moltbot_gateway::{AgentPaths, Clock, Engine, EngineParts, Front, Limits};
 use moltbot_profiles::{FileHook, FileStore, LEGACY_FILE, LegacyFiles, STORE_FILE};
 use tokio::runtime::Runtime;
 
-use crate::commands::plugins::carried;
+use crate::commands::plugins::{carried, row};
 use crate::environment::Outside;
 #[cfg(feature = "lab")]
 use crate::lab_clock::{self, LabClock};
 use crate::out::{Out, clean};
 use crate::tree::{self, Parsed};
-use crate::{Exit, Failure, Globals, Outcome, World, extensions, front, logging};
+use crate::{Exit, Failure, Globals, Outcome, World, extensions, front, logging, prompt};
 
 /// How long another process may hold the config's lock, in milliseconds.
 const CONFIG_LOCK_MS: u64 = 10_000;
@@ -48,7 +48,7 @@ pub struct Context {
     front: Option<Arc<dyn Front>>,
     store_hook: Option<Arc<dyn FileHook>>,
     runtime: Option<Runtime>,
-    carried: Vec<carried::Row>,
+    carried: Vec<row::Row>,
     /// The words of the command, for the log of changes.
     command: String,
 }
@@ -104,7 +104,7 @@ impl Context {
         if globals.instance.rest.first().is_none_or(|command| command != "plugins") {
             for row in &carried {
                 let Some(problem) = &row.problem else { continue };
-                let (file, carried::Problem { reason, hint }) = (row.path.display(), problem);
+                let (file, row::Problem { reason, hint }) = (row.path.display(), problem);
                 out.warn(format!("the plugin {file} is not used: {reason}; {hint}"));
             }
         }
@@ -176,7 +176,7 @@ impl Context {
     }
 
     /// Returns what became of the plugins from outside that the config trusts.
-    pub(crate) fn carried(&self) -> &[carried::Row] {
+    pub(crate) fn carried(&self) -> &[row::Row] {
         &self.carried
     }
 
@@ -434,7 +434,10 @@ impl Context {
             tokio::select! {
                 // First, so that the signal is caught before the future does anything.
                 biased;
-                _ = tokio::signal::ctrl_c() => Err(Failure::cancelled()),
+                _ = tokio::signal::ctrl_c() => {
+                    prompt::forget_interrupt();
+                    Err(Failure::cancelled())
+                }
                 output = future => Ok(output),
             }
         })

@@ -3,6 +3,8 @@
 //! Everything is drawn on standard error, so that standard output stays data.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -114,8 +116,9 @@ impl Drop for Spinner {
 pub(crate) struct Quiet(Option<Termios>);
 
 impl Quiet {
-    /// Turns echo and line editing off.
+    /// Turns echo and line editing off. Ctrl-C between two questions is kept for the next one.
     pub(crate) fn start() -> Self {
+        LazyLock::force(&INTERRUPTED);
         Self(change(|modes| modes & !(LocalModes::ECHO | LocalModes::ICANON)))
     }
 
@@ -135,6 +138,19 @@ impl Drop for Quiet {
     }
 }
 
+/// Tells that Ctrl-C came as a signal: while no question was open, and so no key was read.
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
+    let flag = Arc::default();
+    // Without the handler Ctrl-C ends the program at once, as it does everywhere else.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag));
+    flag
+});
+
+/// Forgets a Ctrl-C that has been answered in another way.
+pub(crate) fn forget_interrupt() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// Runs a prompt with echo, line editing and signals off from before the first key to after the
 /// last.
 ///
@@ -144,6 +160,10 @@ impl Drop for Quiet {
 fn quietly<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let off = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
     let _quiet = Quiet(change(|modes| modes & !off));
+    // Only now: from here on Ctrl-C is a key, until here it was a signal.
+    if INTERRUPTED.swap(false, Ordering::Relaxed) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
     prompt()
 }
 

@@ -62,6 +62,12 @@ impl Terminal {
         self.writer.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
+    /// Sends a signal to the program.
+    pub(crate) fn signals(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the program runs");
+    }
+
     /// Waits until the screen shows `text`.
     #[track_caller]
     pub(crate) fn waits_for(&mut self, text: &str) {

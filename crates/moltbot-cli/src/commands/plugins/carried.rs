@@ -4,51 +4,20 @@
 //! Each ends as a [`Row`]. Nothing that a plugin is or does keeps the program from starting.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Command;
-pub(crate) use moltbot_abi::host::Kind;
-use moltbot_abi::host::{self, Carried, LoadError, Pin, Place};
-use moltbot_config::{Extensions, LoadInput, Paths, PluginKind, Plugins, TrustedPlugin};
-use moltbot_core::{Plugin, Registry, VERSION};
+use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place};
+use moltbot_config::{Paths, PluginKind, Plugins, TrustedPlugin};
+use moltbot_core::Registry;
 
-use crate::environment::Outside;
+use super::row::{Extended, Problem, Row, listed, located};
 use crate::tree;
-
-/// What became of one entry of `plugins.trusted`.
-#[derive(Clone, Debug)]
-pub(crate) struct Row {
-    /// The file, as the config names it.
-    pub(crate) path: PathBuf,
-    /// How it is run.
-    pub(crate) kind: Kind,
-    /// The plugins in it; empty if it is not used.
-    pub(crate) plugins: Vec<&'static Plugin>,
-    /// Why it is not used.
-    pub(crate) problem: Option<Problem>,
-    /// What it did wrong without being refused for it.
-    pub(crate) complaints: Vec<String>,
-}
-
-/// Why a plugin is not used, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// One clause.
-    pub(crate) reason: String,
-    /// What to type or do.
-    pub(crate) hint: String,
-}
 
 impl From<LoadError> for Problem {
     fn from(error: LoadError) -> Self {
         Self { reason: error.to_string(), hint: error.hint().to_string() }
     }
-}
-
-/// The registry of the linked plugins and of those from outside that go with them.
-pub(crate) struct Extended {
-    pub(crate) registry: &'static Registry,
-    pub(crate) rows: Vec<Row>,
 }
 
 /// Loads what the config trusts. Costs one look at the config's text if it trusts nothing.
@@ -58,16 +27,7 @@ pub(crate) fn extend(
     paths: &Paths,
 ) -> Extended {
     let mut extended = Extended { registry: linked, rows: Vec::new() };
-    if !may_trust(paths.config_file()) {
-        return extended;
-    }
-    // Which settings there are is not known before the plugins are.
-    let extensions = Extensions::default();
-    let (env, _) = Outside { process, paths, extensions: &extensions, registry: linked }.read();
-    let input = LoadInput { paths, env: &env, extensions: &extensions, version: VERSION };
-    // A config that is invalid trusts nobody; whoever reads it next says what is wrong with it.
-    let Ok(loaded) = moltbot_config::load(&input) else { return extended };
-    let Some(plugins) = loaded.config.plugins else { return extended };
+    let Some(plugins) = listed(linked, process, paths) else { return extended };
     let off = plugins.enabled == Some(false);
     let place = place(paths, process);
     for trusted in &plugins.trusted {
@@ -199,7 +159,7 @@ pub(crate) fn word(kind: Kind) -> &'static str {
 }
 
 fn row(pin: &Pin, problem: Option<Problem>) -> Row {
-    let (path, kind) = (pin.path.clone(), pin.kind);
+    let (path, kind) = (pin.path.clone(), word(pin.kind));
     Row { path, kind, plugins: Vec::new(), problem, complaints: Vec::new() }
 }
 
@@ -210,19 +170,9 @@ pub(super) fn pin(trusted: &TrustedPlugin, home: &Path) -> Pin {
         // What is not named a library is never loaded into this process.
         _ => Kind::Process,
     };
-    let path = match trusted.path.as_str().strip_prefix("~/") {
-        Some(rest) => home.join(rest),
-        None => PathBuf::from(trusted.path.as_str()),
-    };
+    let path = located(trusted, home);
     let allow_abort = trusted.allow_abort.unwrap_or(false);
     Pin { path, sha256: trusted.sha256.as_str().to_string(), kind, allow_abort }
-}
-
-/// Looks for the word without which nothing is trusted, also in files that are included.
-fn may_trust(config: &Path) -> bool {
-    let text = std::fs::read(config).unwrap_or_default();
-    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
-    has(b"trusted") || has(b"$include") || has(b"\\u")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `moltbot plugins doctor`: what became of the plugins from outside.
 
-use super::carried::{self, Problem, Row};
+use super::row::{Problem, Row};
 use crate::out::{Tone, clean};
 use crate::{Context, Exit, Outcome};
 
@@ -37,5 +37,5 @@ pub(super) fn run(cx: &mut Context) -> Outcome {
 pub(crate) fn used(row: &Row, shown: &str) -> String {
     let name = |plugin: &&moltbot_core::Plugin| format!("{} {}", plugin.id, plugin.version);
     let plugins: Vec<_> = row.plugins.iter().map(name).collect();
-    format!("{} from {shown} ({})", plugins.join(", "), carried::word(row.kind))
+    format!("{} from {shown} ({})", plugins.join(", "), row.kind)
 }

@@ -3,6 +3,7 @@
 #[cfg_attr(not(feature = "carriers"), path = "uncarried.rs")]
 pub(crate) mod carried;
 pub(crate) mod doctor;
+pub(crate) mod row;
 #[cfg(feature = "carriers")]
 mod trust;
 
@@ -109,7 +110,7 @@ fn outside(cx: &mut Context) {
                     ("not used".to_string(), format!("{} ({})", problem.reason, problem.hint))
                 }
             };
-            vec![cx.shown(&row.path), carried::word(row.kind).to_string(), state, why]
+            vec![cx.shown(&row.path), row.kind.to_string(), state, why]
         })
         .collect();
     if !rows.is_empty() {
@@ -181,7 +182,7 @@ fn unused(cx: &Context) -> impl Iterator<Item = Value> {
     rows.map(|(row, problem)| {
         json!({
             "id": null,
-            "origin": carried::word(row.kind),
+            "origin": row.kind,
             "path": row.path.display().to_string(),
             "enabled": true,
             "status": "error",
@@ -211,7 +212,7 @@ fn summary(cx: &Context, registry: &Registry, plugin: &Plugin) -> Value {
         "version": plugin.version,
         "description": plugin.about,
         "core": plugin.core,
-        "origin": row.map_or("linked", |row| carried::word(row.kind)),
+        "origin": row.map_or("linked", |row| row.kind),
         "path": row.map(|row| row.path.display().to_string()),
         "enabled": true,
         "status": "loaded",
