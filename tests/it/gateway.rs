@@ -95,7 +95,7 @@ impl Gate {
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.addr).expect("a connection");
         stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
         stream
     }
 

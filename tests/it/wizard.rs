@@ -24,6 +24,19 @@ fn choose(terminal: &mut Terminal, question: &str, line: &str) {
     panic!("no {line:?} in\n{}", terminal.screen());
 }
 
+/// Whatever else is asked has a default; returns the exit code.
+#[track_caller]
+fn takes_defaults(terminal: &mut Terminal) -> i32 {
+    for _ in 0..1_000 {
+        if terminal.has_ended() {
+            break;
+        }
+        terminal.types(ENTER);
+        terminal.waits_a_moment();
+    }
+    terminal.ends()
+}
+
 #[test]
 fn a_key_is_typed_and_a_model_chosen() {
     let sandbox = Sandbox::new();
@@ -55,18 +68,10 @@ fn a_pasted_token_is_never_on_the_screen() {
     ]));
     let token = token();
     assert_eq!(token.len(), 108);
-    terminal.waits_for("token");
+    terminal.waits_for("Paste the setup-token");
     terminal.types(&token);
     terminal.types(ENTER);
-    // Whatever else it may ask has a default.
-    for _ in 0..3 {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        if terminal.has_ended() {
-            break;
-        }
-        terminal.types(ENTER);
-    }
-    assert_eq!(terminal.ends(), 0, "{}", terminal.screen());
+    assert_eq!(takes_defaults(&mut terminal), 0, "{}", terminal.screen());
     let raw = terminal.raw();
     for piece in ["QZX", "ZXJ", "XJ7", "J7Q"] {
         assert!(!raw.contains(piece), "{piece} of the token was shown:\n{raw}");
@@ -148,17 +153,10 @@ fn the_setup_token_command_runs_on_the_terminal() {
     let line = ["models", "auth", "setup-token", "--provider", "anthropic", "--yes"];
     let mut terminal = Terminal::start(&sandbox.command(&line));
     terminal.waits_for("Your OAuth token");
+    terminal.waits_for("Paste the setup-token");
     let token = token();
-    std::thread::sleep(std::time::Duration::from_millis(200));
     terminal.types(&token);
     terminal.types(ENTER);
-    for _ in 0..3 {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        if terminal.has_ended() {
-            break;
-        }
-        terminal.types(ENTER);
-    }
-    assert_eq!(terminal.ends(), 0, "{}", terminal.screen());
+    assert_eq!(takes_defaults(&mut terminal), 0, "{}", terminal.screen());
     assert_eq!(sandbox.store()["profiles"]["anthropic:manual"]["token"], token);
 }

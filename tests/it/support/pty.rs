@@ -88,6 +88,11 @@ impl Terminal {
         }
     }
 
+    /// Gives the program 50 ms.
+    pub(crate) fn waits_a_moment(&self) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
     /// Tells whether the program has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()

@@ -123,7 +123,7 @@ fn runs(pid: &str) -> bool {
 }
 
 fn ends(pid: &str) -> bool {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while runs(pid) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -294,12 +294,17 @@ fn who_ends_or_speaks_between_turns_is_replaced() {
 #[test]
 fn a_program_that_hangs_is_ended() {
     let mut home = Home::new("hang");
-    home.limits = Limits { first_byte_ms: 500, idle_ms: 500, ..Limits::default() };
-    let began = Instant::now();
+    home.limits = Limits { first_byte_ms: 3_000, idle_ms: 3_000, ..Limits::default() };
     let (error, _) = fails(&home);
     assert_eq!(error.code, "timeout", "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(20));
     assert!(ends(&pid_of(&home.log())));
+}
+
+/// Waits until a program other than `warm` has started.
+async fn started(home: &Home, warm: &str) {
+    while pid_of(&home.log()) == warm {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[test]
@@ -313,9 +318,11 @@ fn cancelling_ends_the_turn_and_not_the_pool() {
             home.plan(plan);
             let mut ignore = |_: &Event| {};
             let turn = engine.chat(request("slow", &[]), &mut ignore);
-            assert!(tokio::time::timeout(Duration::from_millis(500), turn).await.is_err());
+            tokio::select! {
+                ended = turn => panic!("it was answered: {ended:?}"),
+                () = started(&home, &warm) => {}
+            }
             let slow = pid_of(&home.log());
-            assert_ne!(slow, warm);
             assert!(tokio::task::spawn_blocking(move || ends(&slow)).await.unwrap(), "{plan}");
             assert_eq!(say(&engine, "more", &mut history).await.0, warm, "{plan}");
         });

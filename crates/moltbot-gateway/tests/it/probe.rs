@@ -34,7 +34,8 @@ fn every_answer_has_its_word_and_the_store_stays() {
         let plan = format!("{{rules: [{{fault: {fault}}}]}}");
         let stage = Stage::new(&plan).key("anthropic:default", ONE);
         let before = stage.profiles().to_json(stage.clock.now());
-        let results = probe(&stage, ProbeOptions { timeout_ms: 150, max_tokens: 8 });
+        let timeout_ms = if expected == ProbeStatus::Timeout { 1_000 } else { 60_000 };
+        let results = probe(&stage, ProbeOptions { timeout_ms, max_tokens: 8 });
         assert_eq!(results[0].status, expected, "{fault}: {:?}", results[0].error);
         assert_eq!(results[0].error.is_none(), expected == ProbeStatus::Ok);
         assert!(results[0].latency_ms.is_some());

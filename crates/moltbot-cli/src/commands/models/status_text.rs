@@ -110,11 +110,18 @@ fn overview(cx: &mut Context, report: &Report) {
     if !auth.missing_providers_in_use.is_empty() {
         heading(cx, "Missing auth");
         for provider in &auth.missing_providers_in_use {
-            let line = format!("- {} Run `moltbot onboard` or set its variable", clean(provider));
+            let line = format!("- {}: run `moltbot onboard`{}", clean(provider), or_set(cx, provider));
             let line = cx.out.paint(Tone::Bad, &line);
             cx.out.line(line);
         }
     }
+}
+
+/// Names the variable that would do instead, where the provider takes a key.
+fn or_set(cx: &Context, provider: &str) -> String {
+    let key = cx.registry.provider(provider).and_then(|entry| entry.info.api_key.as_ref());
+    let name = key.map(|key| key.env.as_ref()).filter(|name| !name.is_empty());
+    name.map(|name| format!(" or set {name}")).unwrap_or_default()
 }
 
 fn overview_line(provider: &Provider) -> String {
