@@ -110,7 +110,8 @@ fn overview(cx: &mut Context, report: &Report) {
     if !auth.missing_providers_in_use.is_empty() {
         heading(cx, "Missing auth");
         for provider in &auth.missing_providers_in_use {
-            let line = format!("- {}: run `moltbot onboard`{}", clean(provider), or_set(cx, provider));
+            let line =
+                format!("- {}: run `moltbot onboard`{}", clean(provider), or_set(cx, provider));
             let line = cx.out.paint(Tone::Bad, &line);
             cx.out.line(line);
         }
