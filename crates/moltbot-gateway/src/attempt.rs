@@ -89,6 +89,17 @@ impl<'a> Looked<'a> {
         Ok(Self { setup, model, params, chat, found, extra })
     }
 
+    /// Takes a chat that has no body, hence nothing to be found in one.
+    pub(crate) fn without_body(
+        setup: &'a ProviderSetup,
+        model: &'a ModelRef,
+        params: &'a Value,
+        chat: &'a Chat,
+    ) -> Self {
+        let extra = setup.extra_headers(&model.model);
+        Self { setup, model, params, chat, found: Vec::new(), extra }
+    }
+
     /// Lets the provider translate, and puts the credential in. Pure.
     pub(crate) fn prepare(&self, credential: &Credential, now: Timestamp) -> Result<Ready, Unsent> {
         let exchange = self.exchange(credential, now)?;

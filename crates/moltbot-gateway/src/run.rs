@@ -28,7 +28,8 @@ use crate::turn::Turn;
 use crate::waiting::Place;
 use kept::Kept;
 pub(crate) use tries::may_pay_for;
-use tries::{Next, Tries, unsent_failed};
+pub(crate) use tries::unsent_failed;
+use tries::{Next, Tries};
 
 /// The smallest context window that is of use (spec T-30), and the one below which is warned.
 const MIN_WINDOW: u64 = 16_000;

@@ -150,6 +150,27 @@ impl Selection {
         self.choice.candidates.iter().filter_map(planned).collect()
     }
 
+    /// Lists the profiles that only rest, the soonest first: good for questions that no limit of
+    /// theirs is about.
+    pub(crate) fn resting(&self) -> Vec<Planned> {
+        let mut resting: Vec<_> =
+            self.choice.skipped.iter().filter_map(|skip| Some((skip.until?, skip))).collect();
+        resting.sort_by_key(|(until, _)| *until);
+        let planned = |id: &str| {
+            let view = self.views.get(id)?;
+            let resolved = view.resolved.as_ref().ok()?;
+            (view.state.state == CredentialState::Ready).then(|| Planned {
+                label: format!("profile:{id}"),
+                profile: Some(id.to_string()),
+                payer: view.state.payer,
+                credential: resolved.credential.clone(),
+                view: Some(Box::new(view.clone())),
+                renew: false,
+            })
+        };
+        resting.into_iter().filter_map(|(_, skip)| planned(&skip.id)).collect()
+    }
+
     /// Lists what is tried if no profile can be used.
     pub(crate) fn planned_others(&self) -> Vec<Planned> {
         let planned = |source: &Source| Planned {

@@ -21,7 +21,7 @@ use crate::login::{Kept, keep};
 use crate::{Context, Failure, Outcome};
 
 pub(crate) use flags::command;
-pub(crate) use wizard::{choose_offer, quiet};
+pub(crate) use wizard::{choose_offer, quiet, stopped};
 
 use flags::Flags;
 

@@ -142,7 +142,7 @@ pub(super) fn choose_model(
 }
 
 /// Turns Ctrl-C at a prompt into exit code 130.
-pub(super) fn stopped(error: io::Error) -> Failure {
+pub(crate) fn stopped(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::Interrupted => Failure::cancelled(),
         _ => Failure::new(format!("the terminal failed: {error}")),

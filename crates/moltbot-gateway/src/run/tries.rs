@@ -396,7 +396,7 @@ pub(crate) fn may_pay_for(
     }
 }
 
-pub(super) fn unsent_failed(unsent: Unsent) -> Failed {
+pub(crate) fn unsent_failed(unsent: Unsent) -> Failed {
     match unsent {
         Unsent::Credential(why) => Failed::new("credential-refused", why, "auth"),
         Unsent::Invalid(why) => {

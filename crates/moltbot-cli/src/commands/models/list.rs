@@ -48,11 +48,11 @@ struct Row {
 }
 
 /// Prices in US dollars per million tokens.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Cost {
-    input: f64,
-    output: f64,
+pub(super) struct Cost {
+    pub(super) input: f64,
+    pub(super) output: f64,
     cache_read: f64,
     cache_write: f64,
     cache_write_1h: f64,

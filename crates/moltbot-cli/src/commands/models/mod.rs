@@ -7,6 +7,7 @@ mod glance;
 mod list;
 mod probe;
 mod report;
+mod scan;
 mod set;
 mod simulate;
 mod status;
@@ -44,6 +45,7 @@ pub(crate) fn command(registry: &Registry) -> Command {
         .subcommand(aliases::command(registry))
         .subcommand(fallbacks::command(registry))
         .subcommand(fallbacks::image_command(registry))
+        .subcommand(scan::command(registry))
         .subcommand(
             auth.subcommand(order::command(registry)).subcommand(cooldown::command(registry)),
         )
@@ -69,6 +71,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
         Some(("aliases", args)) => aliases::run(cx, args),
         Some(("fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Main),
         Some(("image-fallbacks", args)) => fallbacks::run(cx, args, ModelSlot::Image),
+        Some(("scan", args)) => scan::run(cx, args),
         Some(("why", args)) => why::run(cx, args),
         Some(("simulate", args)) => simulate::run(cx, args),
         Some(("usage", args)) => usage::run(cx, args),

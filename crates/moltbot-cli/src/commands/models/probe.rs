@@ -110,10 +110,8 @@ pub(super) fn run(cx: &mut Context, engine: &Engine, plan: Plan) -> Result<Probe
 
 /// Refuses a provider and profiles that do not exist.
 fn check(cx: &mut Context, engine: &Engine, plan: &Plan) -> Result<(), Failure> {
-    if let Some(id) = plan.provider.as_deref().filter(|id| engine.provider(id).is_none()) {
-        let known: Vec<&str> = engine.providers().iter().map(|setup| setup.id.as_str()).collect();
-        return Err(Failure::input(format!("Unknown provider \"{}\"", clean(id)))
-            .hint(format!("this build and the config know: {}", known.join(", "))));
+    if let Some(id) = &plan.provider {
+        known_provider(engine, id)?;
     }
     if plan.profile_ids.is_empty() {
         return Ok(());
@@ -134,7 +132,18 @@ fn check(cx: &mut Context, engine: &Engine, plan: &Plan) -> Result<(), Failure> 
     }
 }
 
-async fn all(
+/// Refuses a provider that neither this build nor the config knows.
+pub(super) fn known_provider(engine: &Engine, id: &str) -> Result<(), Failure> {
+    if engine.provider(id).is_some() {
+        return Ok(());
+    }
+    let known: Vec<&str> = engine.providers().iter().map(|setup| setup.id.as_str()).collect();
+    Err(Failure::input(format!("Unknown provider \"{}\"", clean(id)))
+        .hint(format!("this build and the config know: {}", known.join(", "))))
+}
+
+/// Sends probes, several at once; the results come in the order of the targets.
+pub(super) async fn all(
     engine: &Engine,
     targets: &[ProbeTarget],
     options: &ProbeOptions,
