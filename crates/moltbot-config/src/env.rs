@@ -38,7 +38,7 @@ impl Source {
 /// assert_eq!(env.get("A"), Some(("1", Source::Process)));
 /// assert_eq!(env.get("B"), Some(("from the file", Source::StateFile)));
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Env {
     layers: BTreeMap<Source, BTreeMap<String, String>>,
 }

@@ -312,6 +312,16 @@ impl Engine {
         Selection::make(&methods, &self.rules, &self.env, setup, model, profiles, pin).await
     }
 
+    /// Goes on with the programs that wait for the conversations of `before`, which this engine
+    /// replaces, if it would start them where and as they were started. What else a program
+    /// depends on is part of what it is found by.
+    pub(crate) fn keep_programs(&mut self, before: &Self) {
+        let same = |engine: &Self| (engine.agent.clone(), engine.host.home.clone());
+        if same(self) == same(before) && self.env == before.env {
+            self.children = before.children.clone();
+        }
+    }
+
     /// Returns what exchanges are performed with.
     pub(crate) fn workshop<'a>(&'a self, source: &'a str) -> Workshop<'a> {
         Workshop {

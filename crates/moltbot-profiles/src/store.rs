@@ -148,6 +148,7 @@ pub struct Locked {
     /// What the user should know, one sentence each.
     pub notes: Vec<String>,
     revision: Revision,
+    exists: bool,
     guard: Box<dyn Guard>,
 }
 
@@ -160,13 +161,18 @@ impl fmt::Debug for Locked {
 impl Locked {
     /// Makes a token; for stores.
     pub fn new(loaded: Loaded, guard: Box<dyn Guard>) -> Self {
-        let Loaded { profiles, revision, imported, notes, .. } = loaded;
-        Self { profiles, imported, notes, revision, guard }
+        let Loaded { profiles, revision, exists, imported, notes } = loaded;
+        Self { profiles, imported, notes, revision, exists, guard }
     }
 
     /// Returns the revision that was read.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Tells whether a commit makes the store: there was none yet, or there is none any more.
+    pub fn is_new(&self) -> bool {
+        !self.exists
     }
 
     /// Writes the contents and gives the lock back; on an error nothing has changed.

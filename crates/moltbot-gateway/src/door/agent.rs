@@ -65,6 +65,8 @@ pub(super) struct Book {
     pub(super) profiles: Profiles,
     revision: Revision,
     unwritten: Vec<Punishment>,
+    /// How many logins the store had when its file went away, as long as it is away.
+    vanished: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -139,7 +141,7 @@ impl Agent {
         let (profiles, revision) = (loaded.profiles, loaded.revision);
         Ok(Self {
             name: engine.agent().id.as_str().into(),
-            book: Mutex::new(Book { profiles, revision, unwritten: Vec::new() }),
+            book: Mutex::new(Book { profiles, revision, unwritten: Vec::new(), vanished: None }),
             routes: Mutex::default(),
             uses: Mutex::default(),
             sticky: Mutex::default(),
@@ -382,6 +384,14 @@ impl Agent {
 
     /// Writes what has come together since the last time: one lock, one commit.
     pub(crate) async fn write(&self) -> Result<(), StoreError> {
+        let seen = super::locked(&self.book).revision;
+        if self.engine.store.watch(seen).await?.is_some() {
+            self.reload().await?;
+        }
+        if self.vanished().is_some() {
+            // Counts alone make no store: who puts the old one back must not find another there.
+            return Ok(());
+        }
         let punished = super::locked(&self.book).unwritten.clone();
         let mut rewarded = Vec::new();
         for ((profile, model), used) in super::locked(&self.uses).iter() {
@@ -450,10 +460,28 @@ impl Agent {
         for one in &book.unwritten {
             self.apply(&mut profiles, one);
         }
+        book.vanished = match (loaded.exists, book.vanished) {
+            (true, _) => None,
+            (false, None) => Some(book.profiles.iter().count()).filter(|count| *count > 0),
+            (false, known) => known,
+        };
         (book.profiles, book.revision) = (profiles, loaded.revision);
         drop(book);
         self.stale();
         Ok(())
+    }
+
+    /// Says that the store's file is gone, which had logins: whoever took it away may not have
+    /// meant to.
+    pub(crate) fn vanished(&self) -> Option<String> {
+        let count = super::locked(&self.book).vanished?;
+        let logins = if count == 1 { "login" } else { "logins" };
+        Some(format!(
+            "agent={} the store {} is gone, and {count} {logins} with it: put it back, or log in \
+             again",
+            self.name,
+            self.engine.store.name()
+        ))
     }
 
     fn has_links(&self) -> bool {

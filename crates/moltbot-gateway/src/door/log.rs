@@ -194,7 +194,11 @@ impl Journal {
         }
         // What caching saved falls when more is written than read: no counter.
         for (name, kind, help) in [
-            ("moltbot_cost_dollars_total", "counter", "Cost by list price."),
+            (
+                "moltbot_cost_dollars_total",
+                "counter",
+                "Cost as the program that answered reckons it, else by list price.",
+            ),
             ("moltbot_cache_saved_dollars", "gauge", "What the prompt cache saved so far."),
         ] {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -218,15 +222,15 @@ impl Work {
         if let Some(usage) = &note.usage {
             let used = self.usage.entry(note.agent.clone()).or_default();
             used.tokens.add(usage);
-            if let Some(cost) = note.cost() {
+            used.cost += note.cost().unwrap_or(0.0);
+            if let Some(listed) = note.info.as_ref().and_then(|info| info.cost(usage)) {
                 let plain = Usage {
                     input: Some(usage.all_input()),
                     output: usage.output,
                     ..Usage::default()
                 };
-                used.cost += cost;
                 let plain = note.info.as_ref().and_then(|info| info.cost(&plain));
-                used.saved += plain.map_or(0.0, |plain| plain - cost);
+                used.saved += plain.map_or(0.0, |plain| plain - listed);
             }
         }
         if wanted {
@@ -274,6 +278,8 @@ pub(crate) struct Note {
     pub(crate) bytes: u64,
     pub(crate) ms: f64,
     pub(crate) usage: Option<Usage>,
+    /// What the reply cost by its author's own reckoning, in US dollars.
+    pub(crate) told_cost: Option<f64>,
     pub(crate) info: Option<Arc<ModelInfo>>,
     pub(crate) trouble: Option<String>,
     /// The code of a failure, for `moltbot explain`.
@@ -325,6 +331,7 @@ impl Ticket {
             bytes: 0,
             ms: 0.0,
             usage: None,
+            told_cost: None,
             info: None,
             trouble: None,
             code: None,
@@ -394,8 +401,10 @@ impl Ticket {
 }
 
 impl Note {
+    /// Returns what it cost in US dollars: as its author reckons, else by the list of prices.
     pub(crate) fn cost(&self) -> Option<f64> {
-        self.info.as_ref()?.cost(self.usage.as_ref()?)
+        let listed = || self.info.as_ref()?.cost(self.usage.as_ref()?);
+        self.told_cost.or_else(listed)
     }
 
     fn taken(&mut self) -> Self {

@@ -46,22 +46,24 @@ pub(crate) struct Watch {
     decoder: Box<dyn Decoder>,
     events: Vec<Event>,
     pub(crate) usage: Option<Usage>,
+    /// What it cost by its author's own reckoning, in US dollars.
+    cost: Option<f64>,
     pub(crate) failed: Option<String>,
 }
 
 impl Watch {
     pub(crate) fn new(decoder: Box<dyn Decoder>) -> Self {
-        Self { decoder, events: Vec::new(), usage: None, failed: None }
+        Self { decoder, events: Vec::new(), usage: None, cost: None, failed: None }
     }
 
-    /// For a reply at hand, whose tokens are known.
-    pub(crate) fn counted(usage: Usage) -> Self {
+    /// For a reply at hand, whose tokens are known, and maybe its cost in US dollars.
+    pub(crate) fn counted(usage: Usage, cost: Option<f64>) -> Self {
         struct Nothing;
         impl Decoder for Nothing {
             fn push(&mut self, _: &[u8], _: &mut Vec<Event>) {}
             fn end(&mut self, _: &mut Vec<Event>) {}
         }
-        Self { usage: Some(usage), ..Self::new(Box::new(Nothing)) }
+        Self { usage: Some(usage), cost, ..Self::new(Box::new(Nothing)) }
     }
 
     /// Takes the next piece and returns what it completed.
@@ -84,6 +86,7 @@ impl Watch {
                 Event::Began { usage, .. } | Event::TurnEnd { usage, .. } => {
                     self.usage.get_or_insert_default().merge(usage);
                 }
+                Event::Cost { dollars } => self.cost = Some(*dollars),
                 Event::Error { kind, .. } => self.failed = Some(kind.clone()),
                 _ => {}
             }
@@ -216,7 +219,7 @@ impl Relay {
         let Some(mut ticket) = self.ticket.take() else { return };
         if let Some(watch) = &mut self.watch {
             watch.end();
-            ticket.note.usage = watch.usage;
+            (ticket.note.usage, ticket.note.told_cost) = (watch.usage, watch.cost);
             if let Some(kind) = watch.failed.take() {
                 ticket.note.code = Some(code_of(&kind).into());
                 ticket.note.trouble = Some(kind);
@@ -234,7 +237,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         // The client went away: what was counted so far stands.
         if let (Some(ticket), Some(watch)) = (&mut self.ticket, &self.watch) {
-            ticket.note.usage = watch.usage;
+            (ticket.note.usage, ticket.note.told_cost) = (watch.usage, watch.cost);
         }
     }
 }

@@ -227,6 +227,9 @@ async fn open(
     let budget = known.or_else(|| engines.first().map(|engine| engine.budget.clone()));
     for mut engine in engines {
         engine.budget = budget.clone().unwrap_or_default();
+        if let Some(agent) = before.and_then(|state| state.agents.get(&engine.agent().id)) {
+            engine.keep_programs(&agent.engine);
+        }
         agents.push(Agent::open(engine, hurry.clone()).await?);
     }
     Ok(agents)
@@ -416,6 +419,7 @@ fn scribe(shared: &Shared, mut log: Option<Box<dyn Write + Send>>) {
 async fn keep(shared: Arc<Shared>, mut stopped: watch::Receiver<Stop>) {
     let mut round = 0;
     let mut failing = false;
+    let mut gone: Vec<String> = Vec::new();
     let mut renewing: Option<Task<()>> = None;
     loop {
         let last = tokio::select! {
@@ -430,8 +434,11 @@ async fn keep(shared: Arc<Shared>, mut stopped: watch::Receiver<Stop>) {
         }
         round += 1;
         let state = shared.state();
-        let mut problem = None;
+        let (mut problem, mut missing) = (None, Vec::new());
         for agent in state.agents.values() {
+            if let Some(text) = agent.vanished() {
+                missing.push(text);
+            }
             let written = agent.write().await;
             let read = match round % ROUNDS_PER_READ {
                 0 if !last => agent.refresh().await,
@@ -446,6 +453,10 @@ async fn keep(shared: Arc<Shared>, mut stopped: watch::Receiver<Stop>) {
             _ => {}
         }
         failing = problem.is_some();
+        for text in missing.iter().filter(|text| !gone.contains(*text)) {
+            shared.journal.say(&format!("warning: {text}"));
+        }
+        gone = missing;
         if let Some(renewing) = renewing.take_if(|_| last) {
             // A request that was sent is heard out; after that its journal tells the rest.
             let _ = tokio::time::timeout(RENEWAL_PATIENCE, renewing).await;

@@ -300,9 +300,13 @@ impl Work {
         let mut tries = 1;
         loop {
             let mut locked = self.store.lock(self.now()).await?;
-            let current = locked.profiles.get(&self.id).ok_or(RenewError::Gone)?;
-            if Generation::of(current) != *before {
-                return Ok(false);
+            match locked.profiles.get(&self.id) {
+                Some(current) if Generation::of(current) != *before => return Ok(false),
+                Some(_) => {}
+                // Who removes a login leaves a store without it. Without any store, this is the
+                // only copy of a login that nobody gave up.
+                None if locked.is_new() => {}
+                None => return Err(RenewError::Gone),
             }
             locked.profiles.insert(self.id.clone(), credential.clone());
             match locked.commit_for(Cause::renewed()).await {

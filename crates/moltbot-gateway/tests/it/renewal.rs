@@ -401,6 +401,41 @@ fn a_holder_that_thaws_late_does_not_overwrite_a_newer_login() {
     assert!(stage.store().inspect().unwrap().renewals.is_empty());
 }
 
+/// A file that disappears is no decision against a login: its newest copy is written anew.
+#[test]
+fn a_store_that_disappears_during_a_renewal_does_not_take_the_login_along() {
+    let (stage, old) = stage("{}", -1);
+    let (path, done) = (stage.store().path().to_path_buf(), AtomicBool::new(false));
+    let meanwhile = faulty(&stage, io::ErrorKind::Other, move |step| {
+        let answer =
+            matches!(step, Step::Write { path, offset, .. } if is_journal(path) && *offset > 0);
+        if answer && !done.swap(true, Ordering::SeqCst) {
+            std::fs::remove_file(&path).unwrap();
+        }
+        false
+    });
+    let result = refresh_on(&stage, meanwhile).unwrap();
+    assert!(matches!(result, Refreshed::Renewed { .. }), "{result:?}");
+    let kept = stage.profiles().get(ID).unwrap().clone();
+    assert!(kept.refresh.is_some() && kept.refresh != old.refresh);
+    assert!(stage.store().inspect().unwrap().renewals.is_empty());
+
+    // One that was removed on purpose stays removed.
+    let (stage, _) = self::stage("{}", -1);
+    let (plain, done) = (stage.store(), AtomicBool::new(false));
+    let now = stage.clock.now();
+    let meanwhile = faulty(&stage, io::ErrorKind::Other, move |step| {
+        let answer =
+            matches!(step, Step::Write { path, offset, .. } if is_journal(path) && *offset > 0);
+        if answer && !done.swap(true, Ordering::SeqCst) {
+            plain.update_blocking(now, |profiles| profiles.remove(ID)).unwrap();
+        }
+        false
+    });
+    refresh_on(&stage, meanwhile).unwrap_err();
+    assert!(stage.profiles().get(ID).is_none());
+}
+
 #[test]
 fn logins_that_end_soon_are_renewed_early_and_others_not() {
     let (near, _) = stage("{}", 4 * 60_000);

@@ -8,7 +8,7 @@ mod wire;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -38,6 +38,9 @@ pub(crate) fn is_program(setup: &ProviderSetup) -> bool {
     setup.info.body == BodyNeed::Whole
 }
 
+/// What a turn cost by the program's own reckoning, in US dollars; known before its end is told.
+type Cost = Arc<OnceLock<f64>>;
+
 /// What became of a run, once it is known.
 type Outcome = Result<(Answer, Writer), Box<Failure>>;
 
@@ -56,8 +59,17 @@ pub(super) async fn attempt(
     let stream = job.op == moltbot_core::Op::Messages && run.1;
     let (pieces, mut coming) = mpsc::unbounded_channel();
     let (done, outcome) = oneshot::channel();
+    let cost = Cost::default();
     // A program belongs to the thread that keeps programs; the one that serves only listens.
-    forward.programs.spawn(go(agent.clone(), route.clone(), access.clone(), run.0, pieces, done));
+    forward.programs.spawn(go(
+        agent.clone(),
+        route.clone(),
+        access.clone(),
+        run.0,
+        cost.clone(),
+        pieces,
+        done,
+    ));
     if !stream {
         return match outcome.await {
             Ok(Ok((answer, writer))) => {
@@ -66,7 +78,7 @@ pub(super) async fn attempt(
                 let (content, usage) = (transcript.content(), transcript.usage());
                 let body = writer.message(&content, stop, &usage, &route.model.model);
                 let mut whole = obtained(StatusCode::OK, &body, agent.setup(route));
-                whole.watch = Some(Watch::counted(usage));
+                whole.watch = Some(Watch::counted(usage, transcript.cost()));
                 Tried::Answered(Box::new(whole))
             }
             Ok(Err(failure)) => failed(*failure, agent, route),
@@ -79,7 +91,7 @@ pub(super) async fn attempt(
             _ => Tried::Unsent(Unsent::Plugin("the run was ended".into())),
         };
     };
-    let mut watch = Watch::new(Box::new(Reader::new()));
+    let mut watch = Watch::new(Box::new(Reader::new(cost)));
     watch.push(&first);
     let mut parts = head(StatusCode::OK, agent.setup(route));
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -100,6 +112,7 @@ async fn go(
     route: Arc<Route>,
     access: Arc<Access>,
     run: PreparedRun,
+    cost: Cost,
     pieces: mpsc::UnboundedSender<Bytes>,
     done: oneshot::Sender<Outcome>,
 ) {
@@ -111,6 +124,10 @@ async fn go(
     let mut shown = false;
     let sink_pieces = pieces.clone();
     let mut sink = |event: &Event| {
+        if let Event::Cost { dollars } = event {
+            // It is told once; the stream has no place for it.
+            let _ = cost.set(*dollars);
+        }
         let piece = writer.write(event, &route.model.model);
         if !piece.is_empty() {
             shown = true;
@@ -258,7 +275,7 @@ impl Agent {
         let parsed = self.engine.models().parse(model).ok()?;
         let setup = self.setup_of(&parsed.model)?;
         Some(match is_program(setup) {
-            true => Box::new(Reader::new()),
+            true => Box::new(Reader::new(Cost::default())),
             false => setup.entry.provider.decoder(moltbot_core::DecoderMode::Full),
         })
     }

@@ -1,5 +1,7 @@
 //! Events as a Messages reply, streamed or whole, and such a stream as events again. Pure.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use moltbot_core::{Decoder, Event, SseSplitter, Usage};
 use serde_json::{Value, json};
@@ -139,13 +141,15 @@ pub(crate) struct Reader {
     splitter: SseSplitter,
     stop: String,
     usage: Usage,
+    cost: Arc<OnceLock<f64>>,
     over: bool,
 }
 
 impl Reader {
-    pub(crate) fn new() -> Self {
+    /// `cost` is told beside the stream, in US dollars, before its end.
+    pub(crate) fn new(cost: Arc<OnceLock<f64>>) -> Self {
         let splitter = SseSplitter::new(MOST_EVENT);
-        Self { splitter, stop: String::new(), usage: Usage::default(), over: false }
+        Self { splitter, stop: String::new(), usage: Usage::default(), cost, over: false }
     }
 
     fn take(&mut self, mut data: Value, at: u64) -> Option<Event> {
@@ -203,6 +207,9 @@ impl Decoder for Reader {
                 && !self.over
                 && let Some(event) = self.take(data, event.end)
             {
+                if let (Event::TurnEnd { .. }, Some(dollars)) = (&event, self.cost.get()) {
+                    events.push(Event::Cost { dollars: *dollars });
+                }
                 events.push(event);
             }
         }
@@ -251,7 +258,7 @@ mod tests {
         assert!(text.starts_with("event: message_start\ndata: {\"type\":\"message_start\",\"mess"));
         assert!(text.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
         for cut in 0..=wire.len() {
-            let (mut reader, mut back) = (Reader::new(), Vec::new());
+            let (mut reader, mut back) = (Reader::new(Arc::default()), Vec::new());
             reader.push(&wire[..cut], &mut back);
             reader.push(&wire[cut..], &mut back);
             reader.end(&mut back);
@@ -266,7 +273,7 @@ mod tests {
     #[test]
     fn a_stream_that_breaks_off_is_an_error() {
         let mut writer = Writer::default();
-        let (mut reader, mut back) = (Reader::new(), Vec::new());
+        let (mut reader, mut back) = (Reader::new(Arc::default()), Vec::new());
         reader.push(&writer.write(&reply()[0], "m"), &mut back);
         reader.end(&mut back);
         assert!(matches!(back.last(), Some(Event::Error { kind, .. }) if kind == "incomplete"));
