@@ -111,6 +111,21 @@ impl Out {
         self.data(b"\n");
     }
 
+    /// Prints one line of data, broken between words where the screen ends; what follows is
+    /// indented by `indent` columns. Into a pipe it stays one line.
+    pub fn wrapped(&mut self, text: impl AsRef<str>, indent: usize) {
+        match self.terminal.width.filter(|_| self.terminal.stdout) {
+            Some(width) => {
+                let text = self.commands(text.as_ref()).into_owned();
+                for line in fold(&text, usize::from(width), indent) {
+                    self.data(line.as_bytes());
+                    self.data(b"\n");
+                }
+            }
+            None => self.line(text),
+        }
+    }
+
     /// Prints data as it is, without a line end. For a model's reply and generated files.
     pub fn raw(&mut self, text: &str) {
         self.data(text.as_bytes());
@@ -247,6 +262,37 @@ impl Out {
     }
 }
 
+/// Breaks a line between words so that no part is wider than `width`; a word that is wider stays
+/// whole, and on a screen too narrow for the indent there is less of it.
+fn fold(text: &str, width: usize, indent: usize) -> Vec<String> {
+    let indent = " ".repeat(indent.min(width / 3));
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = String::new();
+    // The spaces before a word belong to it, so that what fits on one line stays as it is.
+    for word in text.split_inclusive(' ') {
+        if !line.trim().is_empty() && columns(&line) + columns(word.trim_end()) > width {
+            lines.push(line.trim_end().to_string());
+            line = indent.clone();
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// Counts the columns of a text, control sequences for colours aside.
+fn columns(text: &str) -> usize {
+    let mut count = 0;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => _ = chars.by_ref().find(|c| c.is_ascii_alphabetic()),
+            _ => count += 1,
+        }
+    }
+    count
+}
+
 /// Colours text with the terminal's own palette.
 fn paint(color: bool, tone: Tone, text: &str) -> String {
     if !color {
@@ -351,6 +397,26 @@ mod tests {
         piped.allow_color(true);
         piped.warn("w");
         assert_eq!(stderr.text(), "warning: w\n");
+    }
+
+    #[test]
+    fn long_lines_break_between_words_and_nowhere_else() {
+        let text = "Label : one, two, \u{1b}[32mthree\u{1b}[0m, four";
+        assert_eq!(fold(text, 80, 8), [text]);
+        let lines = fold(text, 20, 8);
+        assert_eq!(lines, ["Label : one, two,", "      \u{1b}[32mthree\u{1b}[0m, four"]);
+        assert_eq!(
+            fold("  a-word-that-is-wider-than-it", 10, 2),
+            ["  a-word-that-is-wider-than-it"]
+        );
+        assert_eq!(fold("", 10, 2), [""]);
+        let screen = Terminal { stdout: true, width: Some(20), ..Terminal::default() };
+        let (mut out, stdout, _) = buffers(screen);
+        out.wrapped("one two three four five six", 4);
+        assert_eq!(stdout.text(), "one two three four\n    five six\n");
+        let (mut piped, stdout, _) = buffers(Terminal::default());
+        piped.wrapped("one two three four five six", 4);
+        assert_eq!(stdout.text(), "one two three four five six\n");
     }
 
     #[test]

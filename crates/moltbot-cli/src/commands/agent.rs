@@ -223,7 +223,8 @@ pub(crate) fn dry_run(
         return Ok(Exit::OK);
     }
     for line in why::lines(&record, cx.now()) {
-        cx.out.line(clean(&line));
+        let indent = if line.starts_with(' ') { 5 } else { 14 };
+        cx.out.wrapped(clean(&line), indent);
     }
     Ok(Exit::OK)
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
             ("Agents", names.join(", ")),
         ];
         for (label, text) in lines {
-            cx.out.line(format!("{label:<10}: {text}"));
+            cx.out.wrapped(format!("{label:<10}: {text}"), 12);
         }
     }
     let wanted: Vec<AgentId> = ids
@@ -114,9 +114,9 @@ fn row(
     let glance = models::glance(cx, &agent)?;
     if !json {
         let id = id.as_str();
-        cx.out.line(format!("{id:<10}: {}, {}", glance.model(), glance.word()));
+        cx.out.wrapped(format!("{id:<10}: {}, {}", glance.model(), glance.word()), 12);
         for line in glance.lines() {
-            cx.out.line(format!("  {line}"));
+            cx.out.wrapped(format!("  {line}"), 4);
         }
     }
     let usage = match args.get_flag("usage") {

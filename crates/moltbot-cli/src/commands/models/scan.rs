@@ -298,12 +298,15 @@ fn print(cx: &mut Context, providers: &[Asked], models: &[Row], unsized_names: u
     for asked in providers {
         let Asked { provider, source, new, known, not_offered, .. } = asked;
         match (&source, &asked.error) {
-            (Some(source), _) => cx.out.line(format!(
-                "{provider}: {} models offered to {} ({new} new, {known} known), {not_offered} in \
-                 the catalog but not offered",
-                new + known,
-                clean(source),
-            )),
+            (Some(source), _) => {
+                let text = format!(
+                    "{provider}: {} models offered to {} ({new} new, {known} known), \
+                     {not_offered} in the catalog but not offered",
+                    new + known,
+                    clean(source),
+                );
+                cx.out.wrapped(text, 2);
+            }
             // Nobody set it up, or it never has a list: nothing went wrong.
             (None, Some(_)) if matches!(&*asked.status, "no-credential" | "no_list") => {}
             (None, why) => {
@@ -325,7 +328,7 @@ fn print(cx: &mut Context, providers: &[Asked], models: &[Row], unsized_names: u
     cx.out.table(&heading, &cells);
     for row in models {
         if let Some(why) = row.probe.as_ref().and_then(|probe| probe.error.as_deref()) {
-            cx.out.line(format!("{}: {}", row.key, clean(why)));
+            cx.out.wrapped(format!("{}: {}", row.key, clean(why)), 2);
         }
     }
 }

@@ -23,13 +23,13 @@ pub(super) fn print(cx: &mut Context, report: &Report, alias: Option<&str>) {
         heading(cx, "OAuth/token status");
         for row in logins {
             let line = login(cx, row);
-            cx.out.line(line);
+            cx.out.wrapped(line, 2);
         }
     }
     if !report.terms.is_empty() {
         heading(cx, "Who pays");
         for (name, text) in &report.terms {
-            cx.out.line(format!("- {}: {}", clean(name), text));
+            cx.out.wrapped(format!("- {}: {}", clean(name), text), 2);
         }
     }
     if let Some(known) = &report.auth.usage {
@@ -100,12 +100,13 @@ fn overview(cx: &mut Context, report: &Report) {
     let label = format!("Providers w/ OAuth/tokens ({})", auth.providers_with_oauth.len());
     row(cx, &label, &list(&auth.providers_with_oauth));
     for provider in &auth.providers {
-        cx.out.line(overview_line(provider));
+        cx.out.wrapped(overview_line(provider), 2);
     }
     for row in &auth.unusable_profiles {
         let reason = row.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let left = remaining_text(Some(row.remaining_ms));
-        cx.out.line(format!("- {} rests for {left}{reason}", clean(&row.profile_id)));
+        let line = format!("- {} rests for {left}{reason}", clean(&row.profile_id));
+        cx.out.wrapped(line, 2);
     }
     if !auth.missing_providers_in_use.is_empty() {
         heading(cx, "Missing auth");
@@ -113,7 +114,7 @@ fn overview(cx: &mut Context, report: &Report) {
             let line =
                 format!("- {}: run `moltbot onboard`{}", clean(provider), or_set(cx, provider));
             let line = cx.out.paint(Tone::Bad, &line);
-            cx.out.line(line);
+            cx.out.wrapped(line, 2);
         }
     }
 }
@@ -188,7 +189,7 @@ fn probe(result: &ProbeResult) -> Vec<String> {
 }
 
 fn row(cx: &mut Context, label: &str, text: &str) {
-    cx.out.line(format!("{label:<25}: {text}"));
+    cx.out.wrapped(format!("{label:<25}: {text}"), 27);
 }
 
 fn heading(cx: &mut Context, text: &str) {

@@ -95,7 +95,8 @@ pub(super) fn run(cx: &mut Context, args: &ArgMatches) -> Outcome {
             cx.out.line("");
         }
         for line in why::told(record) {
-            cx.out.line(clean(&line));
+            let indent = if line.starts_with(' ') { 5 } else { 14 };
+            cx.out.wrapped(clean(&line), indent);
         }
     }
     Ok(Exit::OK)
