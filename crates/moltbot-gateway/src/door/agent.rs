@@ -9,7 +9,7 @@ use moltbot_core::{
     Credential, CredentialKind, CredentialView, Failure, Header, ModelInfo, Observed, Payer, Quota,
     Revision, Scope, Secret, Timestamp, redact,
 };
-use moltbot_profiles::{Pin, Profiles, StoreError, remaining_text};
+use moltbot_profiles::{Pin, Profiles, StoreError};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -267,6 +267,7 @@ impl Agent {
             setup: at,
             label: considered.model.as_str().into(),
             info: info.map(Arc::new),
+        let why = why(&considered.model, &selection, held_back);
             extra: setup.extra_headers(&model.model),
             patterns: patterns(setup, rules),
             rules,
@@ -275,7 +276,7 @@ impl Agent {
             requested,
             considered,
             resting: resting.map(|(id, until)| (id.to_string(), until)),
-            why: why(setup, &selection, held_back, now),
+            why,
             credentials: planned.into_iter().map(|one| self.access(setup, &model, one)).collect(),
             ordered,
             model,
@@ -621,17 +622,18 @@ fn patterns(setup: &ProviderSetup, rules: bool) -> Patterns {
     Patterns::new(&all)
 }
 
-fn why(setup: &ProviderSetup, selection: &Selection, held_back: usize, now: Timestamp) -> String {
-    if let Some((id, until)) = selection.soonest() {
-        let rest = remaining_text(Some(until.since(now)));
-        return format!("every credential for {} rests; the soonest is {id}, in {rest}", setup.id);
+/// Says why nobody can be asked. For how long is said with each answer: a route outlives it.
+fn why(model: &str, selection: &Selection, held_back: usize) -> String {
+    if let Some((id, _)) = selection.soonest() {
+        let skipped = selection.choice.skipped.iter().find(|skipped| skipped.id == id);
+        let cause = skipped.map_or_else(String::new, |skipped| skipped.reason.to_string());
+        return format!("every credential for {model} rests; the soonest is {id} ({cause})");
     }
     if held_back > 0 {
         return format!(
-            "the credentials for {} belong to a subscription, which gateway.allowSubscription does \
-             not allow here; an API key is needed",
-            setup.id
+            "the credentials for {model} belong to a subscription, which gateway.allowSubscription \
+             does not allow here; an API key is needed: `moltbot onboard`"
         );
     }
-    format!("there is no usable credential for {}; `moltbot models status` says why", setup.id)
+    format!("there is no usable credential for {model}; `moltbot models status` says why")
 }

@@ -13,6 +13,7 @@ use moltbot_core::{
     ChatView, DecoderMode, Ended, Event, Exchange, Failure, FailureKind, Found, Header,
     NetworkFault, Op, Origin, ProviderError, Scope, Splice, Text, Timestamp, redact,
 };
+use moltbot_profiles::remaining_text;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::TOKEN_HEADER;
@@ -583,10 +584,17 @@ fn cut(pieces: &[Bytes], splices: &[Splice], found: &[Found<'_>]) -> Result<Vec<
 fn none(route: &Route, now: Timestamp) -> Refusal {
     let Some((_, until)) = &route.resting else {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        return Refusal::new(status, "api_error", route.why.clone()).code("no-credential");
+        let text = format!("{} (moltbot explain no-credential)", route.why);
+        return Refusal::new(status, "api_error", text).code("no-credential");
     };
-    let wait = u64::try_from(until.since(now)).unwrap_or(0).div_ceil(1_000);
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", route.why.clone())
+    let left = until.since(now);
+    let text = format!(
+        "{}, usable in {}; `moltbot models auth cooldown list` shows all (moltbot explain all-cooling)",
+        route.why,
+        remaining_text(Some(left)),
+    );
+    let wait = u64::try_from(left).unwrap_or(0).div_ceil(1_000);
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", text)
         .code("all-cooling")
         .retry_after(wait)
 }

@@ -296,6 +296,8 @@ pub(crate) struct Note {
     pub(crate) warnings: Vec<String>,
     /// What a move to another profile did to the prompt cache.
     pub(crate) cache: Option<CacheEffect>,
+    /// The hash that tells its conversation from others, where one was needed.
+    pub(crate) session: Option<u64>,
 }
 
 /// One request to a service.
@@ -343,6 +345,7 @@ impl Ticket {
             changed: Vec::new(),
             warnings: Vec::new(),
             cache: None,
+            session: None,
         };
         Self { journal, note, started: Instant::now(), admitted: None, holds: None }
     }

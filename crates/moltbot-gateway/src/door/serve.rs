@@ -405,6 +405,7 @@ impl Door {
         };
         let found = scan(&first, patterns, options).map_err(not_usable)?;
         let conversation = session.or_else(|| several.then(|| conversation(&found)));
+        ticket.note.session = conversation;
         let again = asked.state.settings.model_fallback;
         let mut job = Job {
             op: *op,

@@ -68,6 +68,9 @@ pub(crate) fn record(note: &Note, out: &mut Vec<u8>) {
         usage: note.usage.as_ref(),
         cost: note.cost(),
         cache: note.cache.as_ref(),
+        // Short: it tells the conversations of one agent apart, and what it was made of cannot be
+        // read out of it.
+        session: note.session.map(|hash| format!("door:{:012x}", hash >> 16)),
     };
     serde_json::to_writer(&mut *out, &line).expect("a record has text keys only");
     out.push(b'\n');
@@ -91,6 +94,8 @@ struct Line<'a> {
     cost: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'a CacheEffect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -224,6 +229,9 @@ mod tests {
         let (model, source) = ("acme/big".to_string(), "profile:b".to_string());
         assert_eq!(read.outcome, Some(Outcome::Answered { model, source }));
         assert_eq!(read.usage.unwrap().cache_read, Some(9));
+        assert_eq!(read.session, None);
+        note.session = Some(0x0123_4567_89ab_cdef);
+        assert_eq!(parsed(note).session.as_deref(), Some("door:0123456789ab"));
     }
 
     #[test]
