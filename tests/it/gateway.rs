@@ -12,6 +12,7 @@ mod records;
 mod safety;
 mod strain;
 mod upstream;
+mod vanished;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

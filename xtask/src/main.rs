@@ -1,5 +1,6 @@
 //! Chores of the workspace, run as `cargo xtask CHORE`. One file per chore.
 
+mod alone;
 mod bench;
 mod ci;
 mod dist;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Some(("dist", args)) => dist::run(args),
         Some(("new-plugin", args)) => new_plugin::run(args),
         Some(("torture", args)) => torture::run(args),
+        Some(("alone", args)) => alone::run(args),
         Some(("bench", args)) => match args.subcommand() {
             Some(("claude", args)) => bench::claude(args),
             Some((_, args)) => bench::gateway(args),
@@ -68,6 +70,7 @@ fn command() -> Command {
         .subcommand(dist::command())
         .subcommand(new_plugin::command())
         .subcommand(torture::command())
+        .subcommand(alone::command())
         .subcommand(
             Command::new("bench")
                 .about("Print the figures that the README quotes")

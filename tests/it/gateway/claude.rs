@@ -1,6 +1,8 @@
 //! The user's own `claude` behind both HTTP doors: a fake one for turns, faults and ends, the real
 //! one of `MOLTBOT_CLIENTS/claude` and the official SDK with the lab as upstream.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;

@@ -15,6 +15,9 @@ use crate::support::{KEY, Sandbox, lab, messages};
 
 /// Finds something in the directory of clients, or says that it is not there.
 fn client(path: &str) -> Option<PathBuf> {
+    if path == "claude/claude" {
+        return crate::claude_backend::real();
+    }
     let found = std::env::var_os("MOLTBOT_CLIENTS")
         .map(|dir| PathBuf::from(dir).join(path))
         .filter(|path| path.exists());

@@ -1,7 +1,6 @@
 //! `cargo xtask bench claude`: what the host adds to the user's own `claude`, with a lab as its
 //! service: per turn, per start and in memory; and whether anything outlives a killed host.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -47,7 +46,13 @@ pub(crate) fn command() -> clap::Command {
         )
         .arg(number("turns", "40", "Warm turns each way"))
         .arg(number("starts", "10", "First turns each way"))
-        .arg(number("kills", "200", "Hosts to be killed, with a fake program that hangs"))
+        .arg(number("kills", "200", "Kills, each with a fake program that hangs"))
+        .arg(
+            Arg::new("binary")
+                .long("binary")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Measure this host; without it the release build of this tree"),
+        )
 }
 
 /// Prints the figures.
@@ -57,10 +62,16 @@ pub(crate) fn bench(args: &ArgMatches) -> Result<()> {
     let number = |name: &str| args.get_one::<usize>(name).copied().unwrap_or_default();
     let (turns, starts, kills) = (number("turns"), number("starts"), number("kills"));
     println!("machine: {}", machine());
-    must(cargo().args(["build", "--release", "--quiet", "--package", "moltbot"]))?;
+    let host = match args.get_one::<PathBuf>("binary") {
+        Some(binary) => std::fs::canonicalize(binary)?,
+        None => {
+            must(cargo().args(["build", "--release", "--quiet", "--package", "moltbot"]))?;
+            target_dir().join("release/moltbot")
+        }
+    };
     let lab = Lab::start_on_thread(LabOptions::default())?;
 
-    let home = Home::new(&program, Some(&lab.url()))?;
+    let home = Home::new(&host, &program, Some(&lab.url()))?;
     let gate = Gate::start(&home)?;
     // Both in turn, so that whatever else the machine does meets both.
     let (mut own_first, mut our_first) = (Vec::new(), Vec::new());
@@ -87,19 +98,29 @@ pub(crate) fn bench(args: &ArgMatches) -> Result<()> {
     drop(gate);
 
     let fake = root().join("tests/fixtures/fake-claude-stream/claude");
-    let home = Home::new(&fake, None)?;
+    let home = Home::new(&host, &fake, None)?;
     figure("host memory per idle session", memory(&home)?, "KiB", "200");
-    let left = orphans(&home, kills)?;
-    println!("{:<50} {left:>9} of {kills} (aim: 0)", "orphans of killed hosts");
+    std::fs::write(home.path(".claude/fake-stream.plan"), "hang\n")?;
+    for (what, kill) in KILLS {
+        let count = kills / KILLS.len();
+        let mut left = 0;
+        for _ in 0..count {
+            left += usize::from(kill(&home)?);
+        }
+        println!("{what:<50} {left:>9} of {count} (aim: 0)");
+    }
     Ok(())
 }
 
 /// A home with a program, and a config that keeps everything on this machine.
-struct Home(tempfile::TempDir);
+struct Home {
+    dir: tempfile::TempDir,
+    host: PathBuf,
+}
 
 impl Home {
-    fn new(program: &Path, lab: Option<&str>) -> Result<Self> {
-        let home = Self(tempfile::tempdir()?);
+    fn new(host: &Path, program: &Path, lab: Option<&str>) -> Result<Self> {
+        let home = Self { dir: tempfile::tempdir()?, host: host.to_path_buf() };
         for dir in ["bin", ".claude", ".moltbot/agents/main/agent"] {
             std::fs::create_dir_all(home.path(dir))?;
         }
@@ -120,17 +141,38 @@ impl Home {
     }
 
     fn path(&self, inner: &str) -> PathBuf {
-        self.0.path().join(inner)
+        self.dir.path().join(inner)
+    }
+
+    /// Starts a single turn.
+    fn agent(&self) -> Result<Child> {
+        // What was logged before does not count.
+        let _ = std::fs::remove_file(self.log());
+        Ok(self.moltbot().args(["agent", "--model", "claude-cli/sonnet", "-m", "hi"]).spawn()?)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path(".claude/fake-stream.log")
+    }
+
+    /// Waits until the fake program hangs in a turn; returns its number, which is its group's.
+    fn hanging(&self) -> Result<String> {
+        let pid = wait(|| {
+            let log = std::fs::read_to_string(self.log()).ok()?;
+            let turn = log.lines().find_map(|line| line.strip_prefix("turn "))?;
+            Some(turn.split(' ').next()?.to_string())
+        });
+        pid.context("the program did not start")
     }
 
     fn env(&self) -> [(&'static str, String); 2] {
-        let home = self.0.path().display();
+        let home = self.dir.path().display();
         [("HOME", home.to_string()), ("PATH", format!("{home}/bin:/usr/bin:/bin"))]
     }
 
     fn moltbot(&self) -> Command {
-        let mut command = Command::new(target_dir().join("release/moltbot"));
-        command.env_clear().envs(self.env()).current_dir(self.0.path());
+        let mut command = Command::new(&self.host);
+        command.env_clear().envs(self.env()).current_dir(self.dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         command
     }
@@ -175,7 +217,7 @@ impl Own {
             .env_clear()
             .envs(home.env())
             .envs(env)
-            .current_dir(home.0.path())
+            .current_dir(home.dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -225,6 +267,8 @@ struct Gate {
 
 impl Gate {
     fn start(home: &Home) -> Result<Self> {
+        // What was logged before does not count.
+        let _ = std::fs::remove_file(home.log());
         let mut child = home.moltbot().args(["gateway", "--port", "0"]).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
         let address = lines
@@ -233,11 +277,9 @@ impl Gate {
         Ok(Self { child, address })
     }
 
-    /// Asks for one more turn of a conversation; returns how long it took, in milliseconds.
-    fn turn(&self, talk: &mut Vec<Value>) -> Result<f64> {
-        talk.push(said("user", if talk.is_empty() { "hi" } else { "more" }));
+    /// Asks for a turn and leaves the answer in the connection.
+    fn ask(&self, talk: &[Value]) -> Result<TcpStream> {
         let body = body(talk).to_string();
-        let began = Instant::now();
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_nodelay(true)?;
         let request = format!(
@@ -246,6 +288,14 @@ impl Gate {
             body.len()
         );
         stream.write_all(request.as_bytes())?;
+        Ok(stream)
+    }
+
+    /// Asks for one more turn of a conversation; returns how long it took, in milliseconds.
+    fn turn(&self, talk: &mut Vec<Value>) -> Result<f64> {
+        talk.push(said("user", if talk.is_empty() { "hi" } else { "more" }));
+        let began = Instant::now();
+        let mut stream = self.ask(talk)?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply)?;
         let took = began.elapsed().as_secs_f64() * 1e3;
@@ -289,32 +339,68 @@ fn memory(home: &Home) -> Result<f64> {
     Ok((resident()? - before) / (IDLE - 1) as f64)
 }
 
-/// Kills hosts in the middle of a turn of a program that does not end by itself, and counts the
-/// programs that are left.
-fn orphans(home: &Home, kills: usize) -> Result<usize> {
-    std::fs::write(home.path(".claude/fake-stream.plan"), "hang\n")?;
-    let log = home.path(".claude/fake-stream.log");
-    let mut seen = BTreeSet::new();
-    for _ in 0..kills {
-        // What it logged before does not count.
-        let _ = std::fs::remove_file(&log);
-        let mut host =
-            home.moltbot().args(["agent", "--model", "claude-cli/sonnet", "-m", "hi"]).spawn()?;
-        let pid = wait(|| {
-            let log = std::fs::read_to_string(&log).ok()?;
-            let turn = log.lines().find_map(|line| line.strip_prefix("turn "))?;
-            Some(turn.split(' ').next()?.to_string())
-        });
-        host.kill()?;
-        host.wait()?;
-        seen.insert(pid.context("the program did not start")?);
-    }
-    let runs = |pid: &String| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-        stat.is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
-    };
-    wait(|| (!seen.iter().any(runs)).then_some(()));
-    Ok(seen.iter().filter(|pid| runs(pid)).count())
+/// What is killed in the middle of a turn of a program that does not end by itself; each tells
+/// whether something outlived it.
+const KILLS: [(&str, fn(&Home) -> Result<bool>); 4] = [
+    ("left of a killed `agent`", kill_agent),
+    ("left of a killed gateway", kill_gateway),
+    ("left of a killed program, under `agent`", |home| kill_program(home, home.agent()?)),
+    ("left of a killed program, under the gateway", |home| {
+        let gate = Gate::start(home)?;
+        let asker = gate.ask(&[said("user", "hi")])?;
+        let left = kill_program_of(home)?;
+        drop((asker, gate));
+        Ok(left)
+    }),
+];
+
+fn kill_agent(home: &Home) -> Result<bool> {
+    let mut host = home.agent()?;
+    let group = home.hanging()?;
+    host.kill()?;
+    host.wait()?;
+    Ok(outlives(&group))
+}
+
+fn kill_gateway(home: &Home) -> Result<bool> {
+    let gate = Gate::start(home)?;
+    let asker = gate.ask(&[said("user", "hi")])?;
+    let group = home.hanging()?;
+    // By SIGKILL.
+    drop(gate);
+    drop(asker);
+    Ok(outlives(&group))
+}
+
+fn kill_program(home: &Home, mut host: Child) -> Result<bool> {
+    let left = kill_program_of(home)?;
+    // It may have started another one, which hangs too.
+    host.kill()?;
+    host.wait()?;
+    Ok(left)
+}
+
+/// Kills the program that hangs, not what it started.
+fn kill_program_of(home: &Home) -> Result<bool> {
+    let group = home.hanging()?;
+    let pid = rustix::process::Pid::from_raw(group.parse()?).context("a number")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    Ok(outlives(&group))
+}
+
+/// Tells whether anything of a process group still runs after a while.
+fn outlives(group: &str) -> bool {
+    wait(|| (!runs(group)).then_some(())).is_none()
+}
+
+fn runs(group: &str) -> bool {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+        // After the name, which may hold anything: state, parent, group.
+        let mut rest = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let (state, own) = (rest.next(), rest.nth(1));
+        own == Some(group) && !matches!(state, Some("Z" | "X"))
+    })
 }
 
 fn wait<T>(mut so: impl FnMut() -> Option<T>) -> Option<T> {

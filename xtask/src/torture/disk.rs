@@ -1,13 +1,14 @@
 //! `disk`: full, over quota, read-only, failing; at every step, by a limit of the process, and by
 //! a file system of a few kilobytes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use super::acme::{Rotation, Rules, Server};
 use super::ground::{Ground, finish};
+use super::steps::{self, Case};
 use super::subject::{Ended, Subject};
 use super::{Plan, Tally};
 
@@ -22,38 +23,9 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     Ok(vec![faults, limit(plan)?, tmpfs(plan)?])
 }
 
-/// The switches of the host: at which step what happens, and how it is careless.
-pub(super) fn switches(
-    plan: &Plan,
-    ground: &Ground,
-    at: usize,
-    end: &str,
-) -> Vec<(&'static str, String)> {
-    vec![
-        ("TORTURE_CARELESS", plan.careless.clone()),
-        ("TORTURE_AT", at.to_string()),
-        ("TORTURE_END", end.to_string()),
-        ("TORTURE_STEPS", steps(ground).display().to_string()),
-    ]
-}
-
-/// Returns how many steps the last run with these switches made.
-pub(super) fn count(ground: &Ground) -> usize {
-    let text = std::fs::read_to_string(steps(ground)).unwrap_or_default();
-    text.parse().unwrap_or_default()
-}
-
-fn steps(ground: &Ground) -> PathBuf {
-    ground.home().join("steps")
-}
-
 /// Fails each step that changes a file, alone or with all that follow.
 fn faults(plan: &Plan) -> Result<Tally> {
-    let host = plan.programs.host()?;
-    let server = Server::start(Rules::default())?;
-    let number = server.issue();
     let checker = plan.programs.subject()?;
-    let until = plan.until(0.06);
     let mut tally = Tally::new("each write, fsync, rename fails");
     let ends: &[&str] = match plan.quick {
         true => &["from:full", "once:eio"],
@@ -61,30 +33,11 @@ fn faults(plan: &Plan) -> Result<Tally> {
             &["from:full", "from:quota", "once:full", "once:quota", "once:readonly", "once:eio"]
         }
     };
-    'all: for subject in WRITERS {
-        let start = subject.start(plan, host, &server, number)?;
+    steps::each(plan, plan.until(0.06), WRITERS, ends, &mut tally, |case| {
+        let Case { subject, start, ground, output, server, number } = case;
         let before = std::fs::read(start.store_path())?;
-        for end in ends {
-            for at in 0.. {
-                if plan.is_over(until, &tally) {
-                    break 'all;
-                }
-                subject.reset(&server, number);
-                let ground = start.copy()?;
-                let env = switches(plan, &ground, at, end);
-                let args = subject.args(&server);
-                let output = ground.run(host, &args, &env, subject.input())?;
-                let last = at >= count(&ground);
-                let wrong = judge(*subject, &ground, checker, &server, number, &before, &output)?;
-                let name = subject.name();
-                let wrong = wrong.into_iter().map(|what| format!("{what} ({name}, {end} {at})"));
-                tally.case(wrong.collect());
-                if last {
-                    break;
-                }
-            }
-        }
-    }
+        judge(*subject, ground, checker, server, *number, &before, output)
+    })?;
     tally.note = "refreshes, pastes, removals, undos".into();
     Ok(tally)
 }

@@ -12,12 +12,9 @@ use serde_json::json;
 
 use super::acme::{Rotation, Rules, Server};
 use super::crowd::tasks_worker;
-use super::disk::{count, switches};
 use super::ground::{Ground, LOGIN, expired, said};
+use super::steps::{count, switches};
 use super::{Dice, Plan, Tally};
-
-/// How long the others wait for the frozen one, in milliseconds.
-const PATIENCE_MS: u64 = 400;
 
 /// How soon another takes over from a killed one.
 const TAKEOVER: Duration = Duration::from_secs(1);
@@ -100,7 +97,7 @@ fn thaw(plan: &Plan, server: &Server, at: usize, tally: &mut Tally) -> Result<bo
     let mut wrong = Vec::new();
     if stopped {
         for _ in 0..2 {
-            let said = other(plan, &ground, server, PATIENCE_MS)?;
+            let said = other(plan, &ground, server, plan.patience_ms)?;
             // Either it is good, or somebody is named for whom was waited.
             if said != "1" && !said.contains(&format!("process {pid}")) {
                 wrong.push(format!("the other one says {said:?} of process {pid}"));

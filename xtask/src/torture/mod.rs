@@ -18,6 +18,8 @@ mod kill;
 mod power;
 mod programs;
 mod recovery;
+mod state;
+mod steps;
 mod subject;
 mod trace;
 
@@ -67,6 +69,12 @@ struct Plan {
     quick: bool,
     /// How long the steps may take that could go on for ever.
     minutes: f64,
+    /// What all of the time is in shares: of a single step only its own.
+    shares: f64,
+    /// Which part of the cases, from 0, and of how many parts.
+    shard: (usize, usize),
+    /// How long the others wait for a frozen one, in milliseconds.
+    patience_ms: u64,
     /// The broken variant to work on; empty: none.
     careless: String,
     programs: Programs,
@@ -75,7 +83,12 @@ struct Plan {
 impl Plan {
     /// Returns when a step has to end that may take `share` of the time.
     fn until(&self, share: f64) -> Instant {
-        Instant::now() + Duration::from_secs_f64(self.minutes * 60.0 * share)
+        Instant::now() + Duration::from_secs_f64(self.minutes * 60.0 * share / self.shares)
+    }
+
+    /// Tells whether a case belongs to the part that is to be tried.
+    fn is_ours(&self, case: usize) -> bool {
+        case % self.shard.1 == self.shard.0
     }
 
     /// Tells whether a step has done enough. On a variant that must lose something it goes on
@@ -89,17 +102,18 @@ impl Plan {
     }
 }
 
-type Step = (&'static str, fn(&Plan) -> Result<Vec<Tally>>);
+/// A step: its name, the share of the time that it goes on for, and what it does.
+type Step = (&'static str, f64, fn(&Plan) -> Result<Vec<Tally>>);
 
 const STEPS: &[Step] = &[
-    ("kill", kill::run),
-    ("recovery", recovery::run),
-    ("power", power::run),
-    ("disk", disk::run),
-    ("increments", crowd::increments),
-    ("refresh", crowd::refresh),
-    ("frozen", frozen::run),
-    ("clock", clock::run),
+    ("kill", 0.45, kill::run),
+    ("recovery", 0.2, recovery::run),
+    ("power", 0.15, power::run),
+    ("disk", 0.06, disk::run),
+    ("increments", 0.0, crowd::increments),
+    ("refresh", 0.05, crowd::refresh),
+    ("frozen", 0.05, frozen::run),
+    ("clock", 0.04, clock::run),
 ];
 
 /// The broken variants; see `tests/torture/hook.rs`.
@@ -112,7 +126,7 @@ pub(crate) fn command() -> Command {
         .arg(
             Arg::new("step")
                 .num_args(0..)
-                .value_parser(STEPS.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+                .value_parser(STEPS.iter().map(|(name, ..)| *name).collect::<Vec<_>>())
                 .help("Only these steps"),
         )
         .arg(
@@ -121,7 +135,23 @@ pub(crate) fn command() -> Command {
                 .value_name("N")
                 .value_parser(value_parser!(f64))
                 .default_value("10")
-                .help("How long to go on"),
+                .help("How long to go on, over all the steps that are named"),
+        )
+        .arg(
+            Arg::new("shard")
+                .long("shard")
+                .value_name("I/N")
+                .value_parser(shard)
+                .default_value("1/1")
+                .help("Of the pairs of `recovery` only the I-th of N parts; all N try each once"),
+        )
+        .arg(
+            Arg::new("patience")
+                .long("patience")
+                .value_name("MS")
+                .value_parser(value_parser!(u64).range(1..=60_000))
+                .default_value("400")
+                .help("How long the others of `frozen` wait; the stock binary's own is 45000"),
         )
         .arg(
             Arg::new("seed")
@@ -153,6 +183,15 @@ pub(crate) fn command() -> Command {
         )
 }
 
+/// Reads `I/N`, which counts from 1.
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match parts {
+        Some((index @ 1.., of)) if index <= of => Ok((index - 1, of)),
+        _ => Err("wanted: I/N with I from 1 to N, as 2/10".into()),
+    }
+}
+
 /// Runs the steps and prints the table; fails if anything was lost.
 pub(crate) fn run(args: &ArgMatches) -> Result<()> {
     let quick = args.get_flag("quick");
@@ -164,10 +203,15 @@ pub(crate) fn run(args: &ArgMatches) -> Result<()> {
     let binary = args.get_one::<std::path::PathBuf>("binary").cloned();
     let programs = Programs::build(binary, !careless.is_empty())?;
     let minutes = if quick { 2.0 } else { minutes };
-    let plan = Plan { seed, quick, minutes, careless, programs };
+    let shard = *args.get_one::<(usize, usize)>("shard").expect("it has a default");
+    let patience_ms = *args.get_one::<u64>("patience").expect("it has a default");
+    let is_wanted = |name: &str| only.is_empty() || only.iter().any(|only| *only == name);
+    let shares = STEPS.iter().filter(|(name, ..)| is_wanted(name)).map(|(_, share, _)| share);
+    let shares = shares.sum::<f64>().max(f64::EPSILON);
+    let plan = Plan { seed, quick, minutes, shares, shard, patience_ms, careless, programs };
     let mut rows = Vec::new();
-    for (name, step) in STEPS {
-        if !only.is_empty() && !only.iter().any(|only| only == name) {
+    for (name, _, step) in STEPS {
+        if !is_wanted(name) {
             continue;
         }
         let start = Instant::now();

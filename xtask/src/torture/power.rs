@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::acme::{Rules, Server};
-use super::disk::{count, switches};
+use super::acme::Rotation;
+use super::steps::{self, Case};
 use super::subject::{Ended, Subject};
 use super::{Dice, Plan, Tally};
 
@@ -38,45 +38,24 @@ fn skipped(why: &str) -> Tally {
 /// Cuts the power at each step that changes a file: what no sync had promised is gone, with and
 /// without the names.
 fn model(plan: &Plan) -> Result<Tally> {
-    let host = plan.programs.host()?;
-    let server = Server::start(Rules::default())?;
-    let number = server.issue();
     let checker = plan.programs.subject()?;
-    let until = plan.until(0.05);
-    let mut tally = Tally::new("power cut at every step, model of a disk");
-    'all: for subject in [
-        Subject::Refresh(super::acme::Rotation::Strict),
+    let subjects = [
+        Subject::Refresh(Rotation::Strict),
         Subject::PasteToken,
         Subject::Remove,
         Subject::Undo,
         Subject::Migrate,
-    ] {
-        let start = subject.start(plan, host, &server, number)?;
-        for end in ["cut-early", "cut-late"] {
-            for at in 0.. {
-                if plan.is_over(until, &tally) {
-                    break 'all;
-                }
-                subject.reset(&server, number);
-                let ground = start.copy()?;
-                let env = switches(plan, &ground, at, end);
-                let args = subject.args(&server);
-                let output = ground.run(host, &args, &env, subject.input())?;
-                let steps = count(&ground);
-                // The answer is on disk from the step after the journal's sync on, which the
-                // store's own steps tell: by then nothing may be lost.
-                let kept = held_in_journal(&ground.agent(""));
-                let ended = Ended { well: output.status.success(), kept, late: false };
-                let verdict = subject.check(&ground, checker, &server, number, &ended)?;
-                let name = subject.name();
-                let wrong = verdict.wrong.into_iter();
-                tally.case(wrong.map(|what| format!("{what} ({name}, {end} {at})")).collect());
-                if at >= steps {
-                    break;
-                }
-            }
-        }
-    }
+    ];
+    let mut tally = Tally::new("power cut at every step, model of a disk");
+    let ends = ["cut-early", "cut-late"];
+    steps::each(plan, plan.until(0.05), &subjects, &ends, &mut tally, |case| {
+        let Case { subject, ground, output, server, number, .. } = case;
+        // The answer is on disk from the step after the journal's sync on, which the store's own
+        // steps tell: by then nothing may be lost.
+        let kept = held_in_journal(&ground.agent(""));
+        let ended = Ended { well: output.status.success(), kept, late: false };
+        Ok(subject.check(ground, checker, server, *number, &ended)?.wrong)
+    })?;
     Ok(tally)
 }
 

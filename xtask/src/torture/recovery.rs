@@ -1,19 +1,33 @@
 //! `recovery`: a refresh is killed, and the program that finishes it is killed too, at each of its
 //! own points; the third one must find everything.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use anyhow::{Result, anyhow};
 
 use super::acme::{Rotation, Rules, Server};
-use super::ground::Ground;
+use super::ground::{Ground, now_ms};
 use super::kill::LANES;
+use super::state::{Run, digest};
 use super::subject::{Ended, Subject};
 use super::trace::{self, Point};
 use super::{Dice, Plan, Tally};
 
 /// How many first kills are followed up.
 const FIRST: usize = 60;
+
+/// What one lane did.
+struct Share {
+    /// Second kills.
+    done: usize,
+    /// Those among them that left something new, so that the program was started a third time.
+    new: usize,
+    /// All that there are, in the other parts too.
+    all: usize,
+    /// What they come after.
+    firsts: usize,
+}
 
 /// What a first kill left.
 struct Left {
@@ -43,30 +57,46 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
             let seen = again(plan, left, &server, number, None)?.1;
             pairs.extend(seen.points.into_iter().map(|point| (index, point)));
         }
+        let all = pairs.len();
+        let mut case = 0..;
+        pairs.retain(|_| case.next().is_some_and(|case| plan.is_ours(case)));
         if plan.is_careless() {
             pairs.reverse();
         } else {
             dice.shuffle(&mut pairs);
         }
-        let (all, mut done) = (pairs.len(), 0);
+        let mut share_of = Share { done: 0, new: 0, all, firsts: lefts.len() };
+        let mut known = HashSet::new();
         for (index, point) in pairs {
             if plan.is_over(until, &*tally.lock().map_err(|_| anyhow!("a lane failed"))?) {
                 break;
             }
             let left = &lefts[index];
+            let began = now_ms();
             let (ground, seen) = again(plan, left, &server, number, Some(point))?;
             let ended =
                 Ended { well: seen.code == Some(0), kept: left.kept || seen.kept, late: seen.late };
+            share_of.done += 1;
+            // What left the same files, and the same login at the server, ends the same way.
+            let files = digest(ground.home(), &Run { pid: seen.pid, began })?;
+            let state = (index, server.newest(number), ended.kept, ended.late, files);
+            if seen.killed && known.contains(&state) {
+                tally.lock().map_err(|_| anyhow!("a lane failed"))?.case(Vec::new());
+                continue;
+            }
+            share_of.new += 1;
             let subject = Subject::Refresh(left.rotation);
             let verdict = subject.check(&ground, program, &server, number, &ended)?;
-            done += 1;
+            if seen.killed && verdict.wrong.is_empty() {
+                known.insert(state);
+            }
             if seen.killed || !verdict.wrong.is_empty() {
                 let wrong = verdict.wrong.into_iter().map(|what| format!("{what} ({point:?})"));
                 let mut tally = tally.lock().map_err(|_| anyhow!("a lane failed"))?;
                 tally.case(wrong.collect());
             }
         }
-        share.lock().map_err(|_| anyhow!("a lane failed"))?.push((done, all, lefts.len()));
+        share.lock().map_err(|_| anyhow!("a lane failed"))?.push(share_of);
         Ok(())
     };
     std::thread::scope(|scope| {
@@ -76,12 +106,13 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Tally>> {
     })?;
     let mut tally = tally.into_inner().map_err(|_| anyhow!("a lane failed"))?;
     let share = share.into_inner().map_err(|_| anyhow!("a lane failed"))?;
-    let sum = |pick: fn(&(usize, usize, usize)) -> usize| share.iter().map(pick).sum::<usize>();
+    let sum = |pick: fn(&Share) -> usize| share.iter().map(pick).sum::<usize>();
     tally.note = match share.is_empty() {
         true => "skipped: needs ptrace on Linux x86-64, and leave to use it".into(),
         false => {
-            let (done, all, firsts) = (sum(|it| it.0), sum(|it| it.1), sum(|it| it.2));
-            format!("{done} of {all} pairs on {firsts} points")
+            let (done, all) = (sum(|it| it.done), sum(|it| it.all));
+            let (new, firsts) = (sum(|it| it.new), sum(|it| it.firsts));
+            format!("{done} of {all} pairs on {firsts} points, {new} left something new")
         }
     };
     Ok(vec![tally])

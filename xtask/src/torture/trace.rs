@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub(super) late: bool,
     /// With which code it ended by itself.
     pub(super) code: Option<i32>,
+    /// The number of its process.
+    pub(super) pid: i32,
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -128,7 +130,7 @@ mod linux {
     }
 
     fn follow(leader: Pid, at: Option<Point>) -> Result<Seen> {
-        let mut seen = Seen::default();
+        let mut seen = Seen { pid: leader.as_raw(), ..Seen::default() };
         let mut threads: HashMap<Pid, Thread> = HashMap::new();
         let (mut live, mut made) = (false, 0);
         loop {
