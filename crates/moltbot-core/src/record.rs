@@ -26,8 +26,11 @@ impl RecordId {
     pub fn new(start: Timestamp, random: u64) -> Self {
         let millis = u128::try_from(start.millis().max(0)).unwrap_or(0) & ((1 << 48) - 1);
         let bits = (millis << 52) | u128::from(random & ((1 << 52) - 1));
-        let digits = (0..20).rev().map(|place| DIGITS[(bits >> (place * 5)) as usize & 31] as char);
-        Self(format!("mb_{}", digits.collect::<String>()))
+        let mut text = *b"mb_00000000000000000000";
+        for (digit, place) in text[3..].iter_mut().zip((0..20).rev()) {
+            *digit = DIGITS[(bits >> (place * 5)) as usize & 31];
+        }
+        Self(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Reads an id that a user typed; `None` if it has not the form of one.
@@ -43,6 +46,11 @@ impl RecordId {
         let digits = text.strip_prefix("mb_")?;
         let good = digits.len() == 20 && digits.bytes().all(|digit| DIGITS.contains(&digit));
         good.then(|| Self(text.to_string()))
+    }
+
+    /// Returns the text of the id, taken out of it.
+    pub fn into_string(self) -> String {
+        self.0
     }
 
     /// Returns the id as text.

@@ -188,7 +188,10 @@ impl<'a> Scanner<'a, '_> {
             let length = self.path.len();
             if below != 0 {
                 self.path.push('/');
-                self.path.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                match name.contains(['~', '/']) {
+                    true => self.path.push_str(&name.replace('~', "~0").replace('/', "~1")),
+                    false => self.path.push_str(&name),
+                }
             }
             if self.options.refuse_duplicates && !self.seen.insert((object, name)) {
                 return Err(ScanError { at: key_at, what: "a member named twice" });

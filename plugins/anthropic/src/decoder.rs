@@ -8,6 +8,7 @@ use moltbot_core::{Decoder, DecoderMode, Event, SseEvent, SseSplitter, Usage, fi
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::glance;
 use crate::message::{self, INCOMPLETE, MALFORMED};
 
 /// The longest event of a stream: a block of a result can be a whole file.
@@ -99,8 +100,11 @@ impl Decoder for MessagesDecoder {
         match &self.form {
             Form::Json(held) => {
                 let from = held.iter().position(|byte| *byte == b'{').unwrap_or(0);
+                let (text, length) = (&held[from..], held.len() as u64);
                 let blocks = self.turn.mode == DecoderMode::Full;
-                message::whole(&held[from..], held.len() as u64, blocks, events);
+                if blocks || !glance::whole(text, length, events) {
+                    message::whole(text, length, blocks, events);
+                }
             }
             Form::Blank(_) | Form::Sse(_) => {
                 let message = "the reply ended before it was complete";
@@ -182,6 +186,20 @@ impl Turn {
     }
 
     fn parsed(&mut self, name: &str, before: u64, data: &str, events: &mut Vec<Event>) {
+        if name == "message_start"
+            && let Some(started) = glance::started(data)
+        {
+            self.usage.merge(&started.usage());
+            self.said(started.id, started.model, events);
+            return;
+        }
+        if name == "message_delta"
+            && let Some(change) = glance::change(data)
+        {
+            self.usage.merge(&change.usage());
+            self.stop = change.stop().unwrap_or_else(|| std::mem::take(&mut self.stop));
+            return;
+        }
         let data: Value = match serde_json::from_str(data) {
             Ok(data) => data,
             // A client at a door judges for itself; an error is one even without a readable body.
@@ -207,11 +225,15 @@ impl Turn {
 
     fn began(&mut self, message: &Value, events: &mut Vec<Event>) {
         self.usage.merge(&message::usage(&message["usage"]));
+        let text = |name: &str| message[name].as_str().map(str::to_string);
+        self.said(text("id"), text("model"), events);
+    }
+
+    /// Reports the beginning, once.
+    fn said(&mut self, id: Option<String>, model: Option<String>, events: &mut Vec<Event>) {
         if std::mem::replace(&mut self.began, true) {
             return;
         }
-        let text = |name: &str| message[name].as_str().map(str::to_string);
-        let (id, model) = (text("id"), text("model"));
         events.push(Event::Began { at: self.at, id, model, usage: self.usage });
     }
 }

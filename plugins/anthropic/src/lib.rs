@@ -32,6 +32,7 @@ mod codes;
 mod decoder;
 mod errors;
 mod failure;
+mod glance;
 mod info;
 mod limits;
 mod message;

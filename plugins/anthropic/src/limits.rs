@@ -38,15 +38,23 @@ pub(crate) struct Limits {
 impl Limits {
     /// Reads the headers. `now` turns waits into times.
     pub(crate) fn read(headers: &[Header<'_>], now: Timestamp) -> Self {
-        let is_limit = |header: &Header<'_>| header.name.to_ascii_lowercase().starts_with(FAMILY);
+        let begins = |header: &Header<'_>, with: &str| {
+            let start = header.name.get(..with.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        let any = |with: &str| headers.iter().any(|header| begins(header, with));
+        let limits = any(FAMILY);
         let retry_at = headers
             .iter()
             .filter(|header| header.name.eq_ignore_ascii_case("retry-after"))
             .filter_map(|header| retry_after(&header.value, now))
             .max();
-        let mut quotas = dimensions(headers);
-        quotas.extend(windows(headers));
-        Self { quotas, retry_at, any: retry_at.is_some() || headers.iter().any(is_limit) }
+        // Of most families there is nothing: this is done at every reply.
+        let mut quotas = if limits { dimensions(headers) } else { Vec::new() };
+        if limits && any(UNIFIED) {
+            quotas.extend(windows(headers));
+        }
+        Self { quotas, retry_at, any: retry_at.is_some() || limits }
     }
 
     /// Tells whether the reply says anything about limits.

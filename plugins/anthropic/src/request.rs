@@ -71,7 +71,11 @@ pub(crate) fn request(
     let splices = plan.body(ttl);
     let Plan { set, drop, changed, .. } = plan;
     let url = url(chat, path)?;
-    let method = method.to_string().into();
+    let method = match method {
+        "POST" => "POST".into(),
+        "GET" => "GET".into(),
+        other => other.to_string().into(),
+    };
     Ok(Exchange::Http { method, url, set, drop, splices, replace: None, changed })
 }
 
@@ -152,7 +156,9 @@ fn route<'c>(chat: &'c ChatView<'_>) -> Result<(&'c str, &'c str), ProviderError
     let stays = path.starts_with('/') && !path.starts_with("//") && !path.contains('\\');
     let climbs = path.split('/').any(|part| {
         // Nothing that is longer, even written as `%2e%2e`, climbs: most parts cost no copy.
-        part.len() <= 6 && matches!(&*part.replace("%2e", ".").replace("%2E", "."), "." | "..")
+        part.len() <= 6
+            && part.contains(['.', '%'])
+            && matches!(&*part.replace("%2e", ".").replace("%2E", "."), "." | "..")
     });
     if !is_method || !stays || climbs || !is_clean(path) || path.contains('?') {
         return Err(invalid("the path of the request is not usable"));
@@ -167,7 +173,7 @@ fn url(chat: &ChatView<'_>, path: &str) -> Result<String, ProviderError> {
     }
     let base = chat.base_url.trim_end_matches('/');
     let mark = if chat.query.is_empty() { "" } else { "?" };
-    Ok(format!("{base}{path}{mark}{}", chat.query))
+    Ok([base, path, mark, &chat.query].concat())
 }
 
 fn is_clean(text: &str) -> bool {
@@ -217,7 +223,7 @@ struct Plan<'c, 'd> {
 
 impl<'c, 'd> Plan<'c, 'd> {
     fn new(chat: &'c ChatView<'d>) -> Self {
-        Self { chat, set: Vec::new(), drop: Vec::new(), changed: Vec::new() }
+        Self { chat, set: Vec::with_capacity(4), drop: Vec::new(), changed: Vec::new() }
     }
 
     fn is_forwarded(&self) -> bool {
@@ -397,8 +403,12 @@ fn contains(betas: &[&str], beta: &str) -> bool {
 
 /// Writes the target model where the body names another.
 fn model_splice(found: &Found<'_>, model: &str) -> Option<Splice> {
+    let plain = found.value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    if model.is_empty() || (plain == Some(model) && !model.contains('\\')) {
+        return None;
+    }
     let named: String = serde_json::from_str(&found.value).ok()?;
-    if model.is_empty() || named == model {
+    if named == model {
         return None;
     }
     Some(Splice { span: found.span, text: Value::from(model).to_string() })

@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, StatusCode, Uri};
 use moltbot_core::Timestamp;
 
 use super::error::Refusal;
+use super::serve::Here;
 use super::settings::{Access, Settings};
 
 /// Wrong tokens from one address within [`FAILURE_WINDOW_MS`] before it has to wait.
@@ -24,6 +25,15 @@ const TOKEN_MEMBERS: [&str; 6] =
 
 /// Where a client puts the gateway's token whose other headers are taken by its own login.
 pub(crate) const TOKEN_HEADER: &str = "x-moltbot-token";
+
+// Names that are looked up at every request, taken apart once.
+static TOKEN_NAME: HeaderName = HeaderName::from_static(TOKEN_HEADER);
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+pub(crate) static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(crate) static API_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+pub(crate) static AGENT_ID: HeaderName = HeaderName::from_static("x-moltbot-agent-id");
+pub(crate) static SESSION_KEY: HeaderName = HeaderName::from_static("x-moltbot-session-key");
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-moltbot-request-id");
 
 /// A way in, and how much it is used.
 pub(crate) struct Token {
@@ -94,7 +104,7 @@ pub(crate) fn find<'t>(tokens: &'t [Token], headers: &HeaderMap) -> Option<&'t T
         let (scheme, rest) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
     });
-    let keys = headers.get_all("x-api-key").iter().chain(headers.get_all(TOKEN_HEADER));
+    let keys = headers.get_all(&API_KEY).iter().chain(headers.get_all(&TOKEN_NAME));
     let keys = keys.map(|value| value.as_bytes().trim_ascii());
     let mut found = None;
     for sent in bearer.chain(keys) {
@@ -119,7 +129,7 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 /// Refuses what a web page or a foreign name for this host would send.
 pub(crate) fn check(
     settings: &Settings,
-    local: SocketAddr,
+    here: &Here,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<(), Refusal> {
@@ -128,17 +138,17 @@ pub(crate) fn check(
     }
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
-    if hosts.next().is_some() || !host.is_some_and(|host| is_ours(settings, local, host)) {
+    if hosts.next().is_some() || !host.is_some_and(|host| is_ours(settings, here, host)) {
         let status = StatusCode::MISDIRECTED_REQUEST;
         let text = "the Host header does not name this gateway";
         return Err(Refusal::new(status, "invalid_request_error", text).closing());
     }
     let cross = headers
-        .get("sec-fetch-site")
+        .get(&SEC_FETCH_SITE)
         .is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
     let foreign = headers.get_all(ORIGIN).iter().any(|origin| {
         let name = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
-        !name.is_some_and(|name| is_ours(settings, local, name))
+        !name.is_some_and(|name| is_ours(settings, here, name))
     });
     if cross || foreign {
         return Err(Refusal::forbidden("this gateway does not answer web pages"));
@@ -174,7 +184,12 @@ pub(crate) fn check_content(
     Err(Refusal::new(status, "invalid_request_error", message))
 }
 
-fn is_ours(settings: &Settings, local: SocketAddr, host: &str) -> bool {
+fn is_ours(settings: &Settings, here: &Here, host: &str) -> bool {
+    // What nearly all clients say.
+    if host == here.name {
+        return true;
+    }
+    let local = here.local;
     let port = local.port();
     // Port 80 is what a client leaves out.
     let (name, asked) = match host.rsplit_once(':') {

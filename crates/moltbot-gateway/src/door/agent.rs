@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use hyper::header::{HeaderName, HeaderValue};
 use moltbot_core::{
     Credential, CredentialKind, CredentialView, Failure, Header, ModelInfo, Observed, Payer, Quota,
-    Revision, Scope, Secret, Timestamp, redact,
+    Revision, Scope, Secret, Slot, Text, Timestamp, redact,
 };
 use moltbot_profiles::{Pin, Profiles, StoreError};
 use serde_json::Value;
@@ -132,6 +133,9 @@ pub(crate) struct Access {
     pub(crate) rereads: bool,
     pub(crate) payer: Payer,
     pub(crate) used: Option<Arc<Use>>,
+    /// The header with the credential, as it was last made: name and value asked for, and both
+    /// ready to be sent.
+    pub(crate) sent: OnceLock<(Text, Slot, HeaderName, HeaderValue)>,
 }
 
 impl Agent {
@@ -263,11 +267,11 @@ impl Agent {
         let resting = selection.soonest().filter(|_| planned.is_empty());
         let requested = redact(raw).as_ref().into();
         let considered = Arc::new(considered(setup, &model, &selection, settings));
+        let why = why(&considered.model, &selection, held_back);
         Ok(Route {
             setup: at,
             label: considered.model.as_str().into(),
             info: info.map(Arc::new),
-        let why = why(&considered.model, &selection, held_back);
             extra: setup.extra_headers(&model.model),
             patterns: patterns(setup, rules),
             rules,
@@ -309,6 +313,7 @@ impl Agent {
             rereads: external,
             payer: planned.payer,
             used,
+            sent: OnceLock::new(),
             credential: planned.credential,
         })
     }

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+};
 use hyper::http::response::Parts;
 use hyper::{Method, StatusCode};
 use moltbot_core::{
     ChatView, DecoderMode, Ended, Event, Exchange, Failure, FailureKind, Found, Header,
-    NetworkFault, Op, Origin, ProviderError, Scope, Splice, Text, Timestamp, redact,
+    NetworkFault, Op, Origin, ProviderError, Scope, Slot, Splice, Text, Timestamp, redact,
 };
 use moltbot_profiles::remaining_text;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::access::TOKEN_HEADER;
 use super::agent::{Access, Agent, Route};
+use super::alarm::Alarm;
 use super::body::{Capped, OutBody};
 use super::child::{self, Programs};
 use super::error::Refusal;
@@ -40,39 +43,39 @@ const MOST_HELD: usize = 64 << 10;
 const ERROR_BODY: usize = 64 << 10;
 const ERROR_BODY_MS: u64 = 10_000;
 
-/// Headers that concern one connection only (RFC 9110, 7.6.1), frame the body, or hold a
-/// credential.
-const NOT_FORWARDED: [&str; 17] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "cookie",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-api-key",
-    "x-moltbot-agent-id",
-    TOKEN_HEADER,
-];
+/// Tells whether a client's header concerns one connection only (RFC 9110, 7.6.1), frames the body,
+/// holds a credential, or is meant for this gateway.
+fn stays_here(name: &str) -> bool {
+    is_hop_by_hop(name)
+        || matches!(
+            name,
+            "authorization"
+                | "content-length"
+                | "cookie"
+                | "expect"
+                | "host"
+                | "proxy-authorization"
+                | "x-api-key"
+                | "x-moltbot-agent-id"
+                | "x-moltbot-session-key"
+                | TOKEN_HEADER
+        )
+}
 
-/// Headers of a reply that frame it on its connection (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Tells whether a header frames a message on its connection (RFC 9110, 7.6.1).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// A request to be sent on.
 pub(crate) struct Job {
@@ -90,6 +93,8 @@ pub(crate) struct Job {
     pub(crate) login: Option<HeaderValue>,
     /// What was changed at the door already.
     pub(crate) changed: Vec<Text>,
+    /// Whether no other credential will be asked, so that the headers need not be kept.
+    pub(crate) last: bool,
     /// What kept the last credential from answering.
     pub(crate) failure: Option<FailureKind>,
 }
@@ -115,7 +120,7 @@ pub(crate) struct Obtained {
 /// Takes out of a client's headers what is not forwarded.
 pub(crate) fn clean(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
-        .get_all("connection")
+        .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -124,19 +129,20 @@ pub(crate) fn clean(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
-    let ours = |name: &str| NOT_FORWARDED.contains(&name) || name == "x-moltbot-session-key";
-    remove_if(headers, ours);
+    remove_if(headers, stays_here);
 }
 
 /// Takes out of a reply's headers what frames it on that connection.
 pub(crate) fn clean_reply(headers: &mut HeaderMap) {
-    remove_if(headers, |name| HOP_BY_HOP.contains(&name));
+    remove_if(headers, is_hop_by_hop);
 }
 
 /// Takes out the headers whose name is meant. Looks at those that are there only: a request has
 /// fewer than could be.
 fn remove_if(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
-    while let Some(name) = headers.keys().find(|name| is_meant(name.as_str())).cloned() {
+    let meant: Vec<HeaderName> =
+        headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
+    for name in meant {
         headers.remove(name);
     }
 }
@@ -147,6 +153,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) pool: &'a Arc<Pool>,
     pub(crate) programs: &'a Programs,
+    pub(crate) alarm: &'a Alarm,
 }
 
 /// What came of one credential.
@@ -171,7 +178,7 @@ impl Forward<'_> {
         }
         let mut place = None;
         if route.credentials.is_empty() && route.resting.is_some() {
-            (route, place) = self.wait(route, raw).await?;
+            (route, place) = Box::pin(self.wait(route, raw)).await?;
         }
         if route.credentials.is_empty() {
             return Err(none(&route, self.agent.engine.now()));
@@ -186,14 +193,17 @@ impl Forward<'_> {
         let mut fault = None;
         while let Some(access) = queue.pop_front() {
             let access = match access.renew {
-                true => self.renewed(&access, raw, false).await.unwrap_or(access),
+                true => Box::pin(self.renewed(&access, raw, false)).await.unwrap_or(access),
                 false => access,
             };
             ticket.leaves(&route.label, &access.label);
             let started = self.agent.engine.now();
             let tried = match child::is_program(self.agent.setup(&route)) {
-                true => child::attempt(self, &route, &access, job).await,
-                false => self.attempt(&route, &access, job, found).await,
+                true => Box::pin(child::attempt(self, &route, &access, job)).await,
+                false => {
+                    job.last = queue.is_empty() && !access.rereads;
+                    self.attempt(&route, &access, job, found).await
+                }
             };
             // Whoever waited shows the others whether the rest is over.
             drop(place.take());
@@ -245,7 +255,7 @@ impl Forward<'_> {
             let of_login = failure.kind == FailureKind::Auth && access.rereads;
             if of_login
                 && !std::mem::replace(&mut reread, true)
-                && let Some(fresh) = self.renewed(&access, raw, true).await
+                && let Some(fresh) = Box::pin(self.renewed(&access, raw, true)).await
             {
                 ticket.failed(&failure, None);
                 queue.push_front(fresh);
@@ -339,7 +349,8 @@ impl Forward<'_> {
         };
         let provider = self.agent.setup(route).entry.provider;
         let limits = engine.limits;
-        let (parts, source) = match self.pool.send(&engine.host.http, out, limits).await {
+        let (parts, source) = match self.pool.send(&engine.host.http, self.alarm, out, limits).await
+        {
             Ok(reply) => reply,
             Err(lost) => {
                 let failure = provider.failure(&lost.ended(), engine.now());
@@ -362,14 +373,16 @@ impl Forward<'_> {
                 let failure = provider.failure(&lost.ended(), engine.now());
                 return Tried::Failed(failure, None, Some(lost));
             }
-            () if !good => Some(obtained.refusal().await),
-            () if stream && obtained.watch.is_some() => match obtained.begin(limits).await {
-                Ok(ended) => ended,
-                Err(lost) => {
-                    let failure = provider.failure(&lost.ended(), engine.now());
-                    return Tried::Failed(failure, None, Some(lost));
+            () if !good => Some(Box::pin(obtained.refusal()).await),
+            () if stream && obtained.watch.is_some() => {
+                match obtained.begin(self.alarm, limits).await {
+                    Ok(ended) => ended,
+                    Err(lost) => {
+                        let failure = provider.failure(&lost.ended(), engine.now());
+                        return Tried::Failed(failure, None, Some(lost));
+                    }
                 }
-            },
+            }
             () => None,
         };
         match ended {
@@ -410,7 +423,8 @@ impl Forward<'_> {
             return Err(Unsent::Plugin("it wants more than a request that is forwarded".into()));
         };
         let target = self.pool.target(&url, &setup.origins)?;
-        let mut headers = job.headers.clone();
+        let last = job.last && job.login.is_none();
+        let mut headers = if last { std::mem::take(&mut job.headers) } else { job.headers.clone() };
         if let Some(login) = &job.login {
             // Only the address is the provider's: of the rest nothing is changed.
             return own_login::outgoing(job, target, headers, login.clone());
@@ -418,12 +432,9 @@ impl Forward<'_> {
         for name in &drop {
             headers.remove(name.as_ref());
         }
-        for (name, slot) in &set {
-            let value = slot.fill(&access.credential).map_err(|error| match error {
-                ProviderError::Credential { message } => Unsent::Credential(message),
-                other => Unsent::Plugin(other.to_string()),
-            })?;
-            insert(&mut headers, name, value.expose())?;
+        for (name, slot) in set {
+            let (name, value) = access.header(name, slot)?;
+            headers.insert(name, value);
         }
         for (name, value) in &access.headers {
             insert(&mut headers, name, value.expose())?;
@@ -479,23 +490,23 @@ impl Obtained {
 
     /// Holds a stream back until its first event that is more than a sign of life; an error there
     /// is an end that somebody else may still make good.
-    async fn begin(&mut self, limits: Limits) -> Result<Option<Ended>, Lost> {
+    async fn begin(&mut self, alarm: &Alarm, limits: Limits) -> Result<Option<Ended>, Lost> {
         let mut read = 0;
         let patience = Duration::from_millis(limits.first_byte_ms);
         let until = Instant::now() + patience;
         while let (Some(source), Some(watch)) = (&mut self.source, &mut self.watch) {
             let idle = Duration::from_millis(limits.idle_ms);
-            let piece = match timeout(idle, source.next()).await {
-                Ok(Some(Ok(piece))) => piece,
-                Ok(Some(Err(error))) => {
+            let piece = match alarm.limit(idle, source.next()).await {
+                Some(Some(Ok(piece))) => piece,
+                Some(Some(Err(error))) => {
                     let message = format!("the stream broke off before it began: {error}");
                     return Err(Lost { fault: NetworkFault::Broken, message });
                 }
-                Ok(None) => {
+                Some(None) => {
                     self.source = None;
                     break;
                 }
-                Err(_) => {
+                None => {
                     let message = "the service began a stream and sent nothing".into();
                     return Err(Lost { fault: NetworkFault::Timeout, message });
                 }
@@ -528,6 +539,38 @@ impl Obtained {
             }
         }
         Ok(None)
+    }
+}
+
+impl Access {
+    /// Makes a header of what a provider asked for. The one with the credential, which nearly every
+    /// request has, is made once.
+    fn header(&self, name: Text, slot: Slot) -> Result<(HeaderName, HeaderValue), Unsent> {
+        let odd = || Unsent::Credential(format!("the value for the header {name} cannot be sent"));
+        let key = || HeaderName::from_bytes(name.as_bytes()).map_err(|_| odd());
+        if let Slot::Literal { text } = slot {
+            let value = match text {
+                Text::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+                Text::Owned(text) => Bytes::from(text),
+            };
+            return Ok((key()?, HeaderValue::from_maybe_shared(value).map_err(|_| odd())?));
+        }
+        if let Some((known, of, key, value)) = self.sent.get()
+            && *known == name
+            && *of == slot
+        {
+            return Ok((key.clone(), value.clone()));
+        }
+        let value = slot.fill(&self.credential).map_err(|error| match error {
+            ProviderError::Credential { message } => Unsent::Credential(message),
+            other => Unsent::Plugin(other.to_string()),
+        })?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| odd())?;
+        value.set_sensitive(true);
+        let key = key()?;
+        // Another thread may have been first, with the same.
+        let _ = self.sent.set((name, slot, key.clone(), value.clone()));
+        Ok((key, value))
     }
 }
 

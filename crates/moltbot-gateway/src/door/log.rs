@@ -53,6 +53,7 @@ struct Work {
     lines: String,
     /// Decision records by agent, one JSON line each.
     records: BTreeMap<Arc<str>, Vec<u8>>,
+    considered: written::Considered,
     lost: u64,
     requests: BTreeMap<(Arc<str>, u16), u64>,
     usage: BTreeMap<Arc<str>, AgentUsage>,
@@ -137,7 +138,10 @@ impl Journal {
     ) {
         let (lines, records, lost) = {
             let mut work = self.work();
-            (take(&mut work.lines), take(&mut work.records), take(&mut work.lost))
+            // As much will come together until the next time: it grows in one step.
+            let lines = String::with_capacity(work.lines.len());
+            let lines = std::mem::replace(&mut work.lines, lines);
+            (lines, take(&mut work.records), take(&mut work.lost))
         };
         for (agent, lines) in &records {
             keep(agent, lines);
@@ -243,7 +247,7 @@ impl Work {
             let records = self.records.entry(note.agent.clone()).or_default();
             match records.len() > MOST_BYTES {
                 true => self.lost += 1,
-                false => written::record(note, records),
+                false => written::record(note, &mut self.considered, records),
             }
         }
     }

@@ -10,6 +10,7 @@
 
 mod access;
 mod agent;
+mod alarm;
 mod autocache;
 mod body;
 mod child;

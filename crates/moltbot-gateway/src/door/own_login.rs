@@ -1,7 +1,7 @@
 //! A client's own login, sent on untouched (`gateway.passthroughLogin`, decision 7): nothing is
 //! picked, stored, changed or tried again. The gateway's token then stands in another header.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use moltbot_core::{Credential, CredentialKind, CredentialView, Payer, Text};
@@ -56,6 +56,7 @@ pub(super) fn route(route: &Route) -> Arc<Route> {
         rereads: false,
         payer: Payer::Subscription,
         used: None,
+        sent: OnceLock::new(),
     };
     let candidate = CredentialChoice {
         source: LABEL.into(),

@@ -2,16 +2,15 @@
 //! its end.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use moltbot_core::{Decoder, Event, Usage};
-use tokio::time::{Instant, Sleep};
 
+use super::alarm::Alarm;
 use super::body::BodyError;
 use super::error::error_event;
 use super::log::Ticket;
@@ -34,8 +33,9 @@ pub(crate) struct Relay {
     watch: Option<Watch>,
     breaking: Breaking,
     idle: Duration,
-    timer: Pin<Box<Sleep>>,
-    last: Instant,
+    alarm: Arc<Alarm>,
+    /// When the service has been silent for too long.
+    until: u64,
     /// The last two bytes passed on: whether they end an event.
     tail: [u8; 2],
     ticket: Option<Ticket>,
@@ -101,19 +101,18 @@ impl Relay {
         watch: Option<Watch>,
         breaking: Breaking,
         idle_ms: u64,
+        alarm: Arc<Alarm>,
         ticket: Ticket,
     ) -> Self {
         let idle = Duration::from_millis(idle_ms);
-        let last = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until(last + idle));
         let mut relay = Self {
             held,
             source,
             watch,
             breaking,
             idle,
-            timer,
-            last,
+            until: alarm.after(idle),
+            alarm,
             tail: [b'\n'; 2],
             ticket: Some(ticket),
         };
@@ -151,7 +150,7 @@ impl Relay {
         };
         match source.poll_next(cx) {
             Poll::Ready(Some(Ok(piece))) => {
-                self.last = Instant::now();
+                self.until = self.alarm.after(self.idle);
                 if source.is_over() {
                     self.source = None;
                 }
@@ -167,14 +166,10 @@ impl Relay {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(self.broke("api_error", error)),
             Poll::Pending => {
-                while self.timer.as_mut().poll(cx).is_ready() {
-                    let until = self.last + self.idle;
-                    if Instant::now() >= until {
-                        let seconds = self.idle.as_secs_f64().ceil();
-                        let text = format!("the service sent nothing more for {seconds} s");
-                        return Poll::Ready(self.broke("timeout_error", text.into()));
-                    }
-                    self.timer.as_mut().reset(until);
+                if self.alarm.is_over(self.until) {
+                    let seconds = self.idle.as_secs_f64().ceil();
+                    let text = format!("the service sent nothing more for {seconds} s");
+                    return Poll::Ready(self.broke("timeout_error", text.into()));
                 }
                 Poll::Pending
             }

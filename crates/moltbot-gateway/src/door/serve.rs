@@ -13,10 +13,13 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use moltbot_core::{FailureKind, Op, RecordId, Text};
+use moltbot_core::{FailureKind, Found, Op, RecordId, Span, Text, Timestamp};
 
-use super::access::{check, check_content, client, find};
+use super::access::{
+    AGENT_ID, API_KEY, API_VERSION, REQUEST_ID, SESSION_KEY, check, check_content, client, find,
+};
 use super::agent::{Agent, PINNED, mix};
+use super::alarm::Alarm;
 use super::autocache;
 use super::body::{Capped, DoorBody};
 use super::child::is_program;
@@ -101,6 +104,8 @@ pub(super) struct Sent {
     session: Option<u64>,
     login: Option<HeaderValue>,
     pub(super) pieces: Vec<Bytes>,
+    /// Where the body names its model.
+    named: Span,
 }
 
 /// What is known of a request before its body is read.
@@ -109,6 +114,22 @@ pub(crate) struct Asked<'a> {
     pub(crate) token: &'a access::Token,
     pub(crate) agent: Arc<Agent>,
     pub(crate) shape: Shape,
+    pub(crate) alarm: &'a Arc<Alarm>,
+}
+
+/// A connection of a client.
+pub(crate) struct Here {
+    pub(super) local: SocketAddr,
+    peer: SocketAddr,
+    /// How a client names this end of it.
+    pub(super) name: String,
+    alarm: Arc<Alarm>,
+}
+
+impl Here {
+    pub(crate) fn new(local: SocketAddr, peer: SocketAddr, alarm: Arc<Alarm>) -> Self {
+        Self { local, peer, name: local.to_string(), alarm }
+    }
 }
 
 impl Door {
@@ -125,46 +146,39 @@ impl Door {
     /// Answers one request.
     pub(crate) async fn serve(
         &self,
-        local: SocketAddr,
-        peer: SocketAddr,
+        here: &Here,
         request: Request<Incoming>,
     ) -> Response<DoorBody> {
         let (head, body) = request.into_parts();
         // A body without a length ends the connection, so that two readings of its end cannot
         // make one request of it and another of what follows.
         let unsized_body = head.headers.contains_key(TRANSFER_ENCODING);
-        let mut response = self.answer(local, peer, head, body).await;
+        let mut response = self.answer(here, head, body).await;
         if unsized_body || self.shared.is_draining() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    async fn answer(
-        &self,
-        local: SocketAddr,
-        peer: SocketAddr,
-        mut head: Parts,
-        body: Incoming,
-    ) -> Response<DoorBody> {
+    async fn answer(&self, here: &Here, mut head: Parts, body: Incoming) -> Response<DoorBody> {
         let place = Place::of(head.uri.path());
         if place == Place::Health && head.method == Method::GET {
             return json_response(Bytes::from_static(b"{\"ok\":true}"));
         }
         let now = self.shared.clock.now();
         let random = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let id = RecordId::new(now, random >> 12).to_string();
-        let ours = ["anthropic-version", "x-api-key"];
-        let openai_client = !ours.iter().any(|name| head.headers.contains_key(*name));
+        let id = RecordId::new(now, random >> 12).into_string();
+        let is_ours =
+            || [&API_VERSION, &API_KEY].iter().any(|name| head.headers.contains_key(*name));
         let shape = match place {
             Place::ChatCompletions => Shape::OpenAi,
-            Place::Models | Place::Model if openai_client => Shape::OpenAi,
+            Place::Models | Place::Model if !is_ours() => Shape::OpenAi,
             _ => Shape::Messages,
         };
         let journal = self.shared.journal.clone();
         let mut ticket = Some(Ticket::new(journal, id.clone(), now, &head, &self.nobody));
         let state = self.shared.state();
-        let answered = match self.admit(&state, local, peer, &place, &head, shape, &mut ticket) {
+        let answered = match self.admit(&state, here, &place, &head, shape, now, &mut ticket) {
             Ok(asked) => self.handle(&asked, place, &mut head, body, &mut ticket).await,
             Err(refusal) => Err(refusal),
         };
@@ -181,7 +195,7 @@ impl Door {
             ticket.note.done = true;
         }
         if let Ok(value) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert("x-moltbot-request-id", value);
+            response.headers_mut().insert(REQUEST_ID.clone(), value);
         }
         response
     }
@@ -190,23 +204,22 @@ impl Door {
     fn admit<'s>(
         &self,
         state: &'s State,
-        local: SocketAddr,
-        peer: SocketAddr,
+        here: &'s Here,
         place: &Place,
         head: &Parts,
         shape: Shape,
+        now: Timestamp,
         ticket: &mut Option<Ticket>,
     ) -> Result<Asked<'s>, Refusal> {
-        check(&state.settings, local, &head.uri, &head.headers)?;
+        check(&state.settings, here, &head.uri, &head.headers)?;
         let hidden = *place == Place::ChatCompletions && !state.settings.chat_completions;
         if hidden {
             return Err(nowhere(head.uri.path()));
         }
-        let now = self.shared.clock.now();
         let wait = |message| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).retry_after(60)
         };
-        let client = client(&state.settings.trusted_proxies, peer.ip(), &head.headers);
+        let client = client(&state.settings.trusted_proxies, here.peer.ip(), &head.headers);
         if self.shared.failures.is_barred(client, now) {
             return Err(wait("too many wrong tokens from this address"));
         }
@@ -220,7 +233,7 @@ impl Door {
                 "invalid gateway token; `moltbot gateway env` prints what a client needs",
             ));
         };
-        let wanted = head.headers.get("x-moltbot-agent-id");
+        let wanted = head.headers.get(&AGENT_ID);
         let wanted = wanted.map(|name| name.to_str().unwrap_or_default());
         let agent = state.agent(token, wanted)?;
         if let Some(ticket) = ticket {
@@ -243,7 +256,7 @@ impl Door {
             refusal.allow = Some(method);
             return Err(refusal);
         }
-        Ok(Asked { state, token, agent, shape })
+        Ok(Asked { state, token, agent, shape, alarm: &here.alarm })
     }
 
     async fn handle(
@@ -280,8 +293,10 @@ impl Door {
             {
                 models::answer(asked, head.uri.path()).map(json_response)
             }
-            Place::Models => self.through(asked, Op::Models, head, None, ticket).await,
-            Place::Model => self.through(asked, Op::PassThrough, head, None, ticket).await,
+            Place::Models => Box::pin(self.through(asked, Op::Models, head, None, ticket)).await,
+            Place::Model => {
+                Box::pin(self.through(asked, Op::PassThrough, head, None, ticket)).await
+            }
             Place::Through => {
                 if asked.token.access.models.is_some() {
                     return Err(Refusal::forbidden(
@@ -295,9 +310,10 @@ impl Door {
                     return Err(too_large(most));
                 }
                 let body = Capped::new(body, most);
-                self.through(asked, Op::PassThrough, head, Some(body), ticket).await
+                Box::pin(self.through(asked, Op::PassThrough, head, Some(body), ticket)).await
             }
-            Place::ChatCompletions => openai::chat(self, asked, head, body, ticket).await,
+            // The rarer ways stay out of the size that every request has.
+            Place::ChatCompletions => Box::pin(openai::chat(self, asked, head, body, ticket)).await,
             Place::Health | Place::Nowhere => Err(nowhere(head.uri.path())),
         }
     }
@@ -312,7 +328,7 @@ impl Door {
         ticket: &mut Option<Ticket>,
     ) -> Result<Response<DoorBody>, Refusal> {
         check_content(&head.method, &head.headers, false, true)?;
-        let pieces = self.receive(head, body).await?;
+        let pieces = self.receive(asked.alarm, head, body).await?;
         self.forward_body(asked, op, head, pieces, ticket).await?.into_response(asked, ticket)
     }
 
@@ -328,23 +344,23 @@ impl Door {
         ticket: &mut Option<Ticket>,
     ) -> Result<Obtained, Refusal> {
         let ticket = ticket.as_mut().expect("handed over only with a reply");
-        let raw = match self.model_of(&pieces) {
-            Some(raw) => raw,
+        let (raw, named) = match self.model_of(&pieces) {
+            Some(found) => found,
             None => {
                 join(&mut pieces);
                 self.model_or_why(&pieces, head)?
             }
         };
-        let session = head.headers.get("x-moltbot-session-key").map(|key| mix(1, key.as_bytes()));
+        let session = head.headers.get(&SESSION_KEY).map(|key| mix(1, key.as_bytes()));
         let login = own_login::find(asked, &head.headers);
         let mut headers = std::mem::take(&mut head.headers);
         clean(&mut headers);
         let query = head.uri.query().unwrap_or_default().to_string();
-        let mut sent = Sent { op, query, headers, session, login, pieces };
+        let mut sent = Sent { op, query, headers, session, login, pieces, named };
         if !asked.state.settings.model_fallback || op != Op::Messages || sent.login.is_some() {
             return self.ask_model(asked, &raw, &mut sent, None, ticket).await.0;
         }
-        self.ask_models(asked, &raw, sent, ticket).await
+        Box::pin(self.ask_models(asked, &raw, sent, ticket)).await
     }
 
     /// Sends a body on to one model. With `instead` that model stands in for another one.
@@ -370,7 +386,7 @@ impl Door {
         ticket: &mut Ticket,
         failure: &mut Option<FailureKind>,
     ) -> Result<Obtained, Refusal> {
-        let Sent { op, session, pieces, .. } = sent;
+        let Sent { op, session, pieces, named, .. } = sent;
         let limited = asked.token.access.models.is_some();
         let route = asked.agent.route(raw, &asked.state.settings).await;
         let mut route = route.map_err(Refusal::not_found)?;
@@ -397,13 +413,19 @@ impl Door {
             changed.push("cache_control".into());
         }
         let first = pieces.first().cloned().unwrap_or_default();
-        let patterns = if whole { &route.patterns } else { &self.model_only };
-        let options = ScanOptions {
-            refuse_duplicates: route.rules || limited,
-            stop_early: !route.rules && !limited,
-            ..ScanOptions::default()
+        let found = if whole {
+            let options = ScanOptions {
+                refuse_duplicates: route.rules || limited,
+                stop_early: !route.rules && !limited,
+                ..ScanOptions::default()
+            };
+            scan(&first, &route.patterns, options).map_err(not_usable)?
+        } else {
+            // It was read already, and nothing else of the body is.
+            let value = first.get(named.start..named.end).unwrap_or_default();
+            let value = String::from_utf8_lossy(value);
+            vec![Found { path: "/model".into(), span: *named, value }]
         };
-        let found = scan(&first, patterns, options).map_err(not_usable)?;
         let conversation = session.or_else(|| several.then(|| conversation(&found)));
         ticket.note.session = conversation;
         let again = asked.state.settings.model_fallback;
@@ -417,12 +439,13 @@ impl Door {
             conversation,
             login,
             changed,
+            last: false,
             failure: None,
         };
         ticket.goes(&route);
         let (settings, pool) = (&asked.state.settings, &self.pool);
         let programs = &self.shared.programs;
-        let forward = Forward { agent: &asked.agent, settings, pool, programs };
+        let forward = Forward { agent: &asked.agent, settings, pool, programs, alarm: asked.alarm };
         let answer = forward.obtain(route, raw, &mut job, &found, ticket).await;
         *failure = job.failure;
         answer
@@ -464,12 +487,13 @@ impl Door {
             conversation: None,
             login,
             changed: Vec::new(),
+            last: false,
             failure: None,
         };
         let sent = ticket.as_mut().expect("handed over only with a reply");
         let (settings, pool) = (&asked.state.settings, &self.pool);
         let programs = &self.shared.programs;
-        let forward = Forward { agent: &asked.agent, settings, pool, programs };
+        let forward = Forward { agent: &asked.agent, settings, pool, programs, alarm: asked.alarm };
         sent.goes(&route);
         let obtained = forward.obtain(route, raw, &mut job, &[], sent).await;
         if upload.is_some_and(|upload| upload.over.load(Ordering::Relaxed)) {
@@ -481,6 +505,7 @@ impl Door {
     /// Reads a body whole, as the pieces it came in.
     pub(crate) async fn receive(
         &self,
+        alarm: &Alarm,
         head: &Parts,
         mut body: Incoming,
     ) -> Result<Vec<Bytes>, Refusal> {
@@ -492,13 +517,13 @@ impl Door {
         let mut pieces = Vec::new();
         let mut read = 0;
         loop {
-            let frame = match tokio::time::timeout(idle, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => return Ok(pieces),
-                Ok(Some(Err(_))) => {
+            let frame = match alarm.limit(idle, body.frame()).await {
+                Some(Some(Ok(frame))) => frame,
+                Some(None) => return Ok(pieces),
+                Some(Some(Err(_))) => {
                     return Err(Refusal::invalid("the body of the request broke off").closing());
                 }
-                Err(_) => {
+                None => {
                     let text = "the body of the request did not arrive in time";
                     let status = StatusCode::REQUEST_TIMEOUT;
                     return Err(Refusal::new(status, "timeout_error", text).closing());
@@ -517,13 +542,14 @@ impl Door {
         }
     }
 
-    fn model_of(&self, pieces: &[Bytes]) -> Option<String> {
+    fn model_of(&self, pieces: &[Bytes]) -> Option<(String, Span)> {
         let options = ScanOptions { stop_early: true, ..ScanOptions::default() };
         let found = scan(pieces.first()?, &self.model_only, options).ok()?;
-        serde_json::from_str(&found.first()?.value).ok()
+        let found = found.first()?;
+        Some((serde_json::from_str(&found.value).ok()?, found.span))
     }
 
-    fn model_or_why(&self, pieces: &[Bytes], head: &Parts) -> Result<String, Refusal> {
+    fn model_or_why(&self, pieces: &[Bytes], head: &Parts) -> Result<(String, Span), Refusal> {
         if let Some(encoding) = head.headers.get("content-encoding") {
             let text = format!("a body encoded as {encoding:?} is not read; send it as it is");
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -534,9 +560,10 @@ impl Door {
         let found = scan(body, &self.model_only, options)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
         let missing = || Refusal::invalid("model: Field required");
-        let value = &found.first().ok_or_else(missing)?.value;
-        serde_json::from_str(value)
-            .map_err(|_| Refusal::invalid("model: Input should be a valid string"))
+        let found = found.first().ok_or_else(missing)?;
+        let name = serde_json::from_str(&found.value)
+            .map_err(|_| Refusal::invalid("model: Input should be a valid string"))?;
+        Ok((name, found.span))
     }
 }
 
@@ -562,7 +589,7 @@ impl Obtained {
         let grows = stream && !parts.headers.contains_key(CONTENT_LENGTH);
         let breaking = if grows { Breaking::Event } else { Breaking::Abort };
         let idle_ms = asked.agent.engine.limits.idle_ms;
-        let relay = Relay::new(held, source, watch, breaking, idle_ms, ticket);
+        let relay = Relay::new(held, source, watch, breaking, idle_ms, asked.alarm.clone(), ticket);
         Ok(Response::from_parts(parts, DoorBody::Relay(Box::new(relay))))
     }
 }
@@ -572,7 +599,7 @@ fn not_usable(error: ScanError) -> Refusal {
 }
 
 /// Tells conversations apart: by the user the client names, else by what stays the same in it.
-fn conversation(found: &[moltbot_core::Found<'_>]) -> u64 {
+fn conversation(found: &[Found<'_>]) -> u64 {
     let user = found.iter().find(|place| place.path == "/metadata/user_id");
     if let Some(user) = user {
         return mix(2, user.value.as_bytes());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use moltbot_profiles::StoreError;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -18,16 +18,17 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle as Task;
 
 use super::agent::Agent;
+use super::alarm::{Alarm, HeadTimer};
 use super::child::Programs;
 use super::log::Journal;
-use super::serve::Door;
+use super::serve::{Door, Here};
 use super::settings::{Settings, Tuning};
 use super::shared::{Shared, State};
 use crate::engine::Engine;
 use crate::record_log::RecordLog;
 
-/// The most header lines of a request, and the most bytes that are buffered of one connection.
-const MOST_HEADERS: usize = 100;
+/// The most bytes that are buffered of one connection. Of header lines 100 are taken, which is what
+/// hyper allows by itself: naming the number would cost a buffer that is written twice.
 const READ_BUFFER: usize = 128 << 10;
 
 /// How often stores are written, and every how many of these rounds they are read again.
@@ -281,34 +282,35 @@ impl Worker {
             // Without it a reply may wait for an acknowledgement; it still arrives.
             let _ = stream.set_nodelay(true);
             let tuning = door.shared.tuning;
+            let alarm = Arc::new(Alarm::new());
+            let here = Arc::new(Here::new(local, peer, alarm.clone()));
             let asked = Arc::new(AtomicBool::new(false));
             let begun = asked.clone();
             let service = service_fn(move |request| {
                 begun.store(true, Ordering::Relaxed);
-                let door = door.clone();
-                async move { Ok::<_, Infallible>(door.serve(local, peer, request).await) }
+                let (door, here) = (door.clone(), here.clone());
+                async move { Ok::<_, Infallible>(door.serve(&here, request).await) }
             });
             let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
+                .timer(HeadTimer(alarm.clone()))
                 .header_read_timeout(Duration::from_millis(tuning.head_ms))
-                .max_headers(MOST_HEADERS)
                 .max_buf_size(READ_BUFFER)
                 .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                // An error is the client gone, or no HTTP: it was answered, or nobody is there.
-                _ = connection.as_mut() => return,
-                () = reached(&mut stopped, Stop::Draining) => {}
+            // An error is the client gone, or no HTTP: it was answered, or nobody is there.
+            let stop = reached(&mut stopped, Stop::Draining);
+            if alarm.run(connection.as_mut(), stop).await.is_some() {
+                return;
             }
             // One that was accepted a moment ago is owed an answer: its request is on the way. The
             // answer then ends the connection.
             if !asked.load(Ordering::Relaxed)
-                && tokio::time::timeout(NEWCOMER, connection.as_mut()).await.is_ok()
+                && alarm.run(connection.as_mut(), tokio::time::sleep(NEWCOMER)).await.is_some()
             {
                 return;
             }
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            let _ = alarm.run(connection, std::future::pending()).await;
         });
     }
 }

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::alarm::Alarm;
 use super::body::{BodyError, OutBody, Upload};
 use crate::http::{Http, Limits, explain, is_loopback, origin};
 use crate::send::{SendError, check_origin};
@@ -125,10 +126,13 @@ impl Pool {
     pub(crate) async fn send(
         self: &Arc<Self>,
         http: &Http,
+        alarm: &Alarm,
         out: Outgoing,
         limits: Limits,
     ) -> Result<(Parts, Source), Lost> {
-        let Some(near) = out.target.near.clone() else { return far(http, out, limits).await };
+        let Some(near) = out.target.near.clone() else {
+            return Box::pin(far(http, alarm, out, limits)).await;
+        };
         let Outgoing { method, target, mut headers, body } = out;
         headers.insert(HOST, target.host.clone());
         let upload = body.upload();
@@ -139,11 +143,11 @@ impl Pool {
         loop {
             let (mut sender, fresh) = match near.take().await {
                 Some(sender) => (sender, false),
-                None => (connect(&near.address, limits.connect_ms).await?, true),
+                None => (Box::pin(connect(&near.address, limits.connect_ms)).await?, true),
             };
             let wait = Duration::from_millis(limits.first_byte_ms);
             let reply = sender.try_send_request(request);
-            match patient(wait, upload.as_deref(), reply).await {
+            match patient(alarm, wait, upload.as_deref(), reply).await {
                 Some(Ok(response)) => {
                     let (parts, body) = response.into_parts();
                     let source = Near { body, sender: Some(sender), kept: near };
@@ -241,15 +245,16 @@ async fn connect(key: &str, connect_ms: u64) -> Result<SendRequest<OutBody>, Los
 
 /// Waits for a reply; an upload that moves on has not been waited for yet.
 async fn patient<F: Future>(
+    alarm: &Alarm,
     wait: Duration,
     upload: Option<&Upload>,
     reply: F,
 ) -> Option<F::Output> {
-    let Some(upload) = upload else { return timeout(wait, reply).await.ok() };
+    let Some(upload) = upload else { return alarm.limit(wait, reply).await };
     let mut reply = pin!(reply);
     let mut before = 0;
     loop {
-        if let Ok(reply) = timeout(wait, reply.as_mut()).await {
+        if let Some(reply) = alarm.limit(wait, reply.as_mut()).await {
             return Some(reply);
         }
         let moved = upload.moved.load(Ordering::Relaxed);
@@ -260,7 +265,12 @@ async fn patient<F: Future>(
     }
 }
 
-async fn far(http: &Http, out: Outgoing, limits: Limits) -> Result<(Parts, Source), Lost> {
+async fn far(
+    http: &Http,
+    alarm: &Alarm,
+    out: Outgoing,
+    limits: Limits,
+) -> Result<(Parts, Source), Lost> {
     let Outgoing { method, target, headers, body } = out;
     let client = http.client(&target.url).map_err(|text| Lost::new(NetworkFault::Other, text))?;
     let upload = body.upload();
@@ -272,7 +282,7 @@ async fn far(http: &Http, out: Outgoing, limits: Limits) -> Result<(Parts, Sourc
     };
     let request = client.request(method, target.url.clone()).headers(headers).body(body).send();
     let wait = Duration::from_millis(limits.first_byte_ms);
-    let Some(sent) = patient(wait, upload.as_deref(), request).await else {
+    let Some(sent) = patient(alarm, wait, upload.as_deref(), request).await else {
         return Err(no_reply(limits.first_byte_ms));
     };
     let response = sent.map_err(|error| {

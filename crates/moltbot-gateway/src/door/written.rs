@@ -1,6 +1,7 @@
 //! One request in writing: as a line of the log, and as a decision record. Pure.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+use std::sync::Arc;
 
 use moltbot_core::{Text, Timestamp, Usage, redact};
 use serde::Serialize;
@@ -14,37 +15,56 @@ const LEFT: &str = "cancelled";
 
 /// Writes the line of the log: one request, words of the form `name=value`.
 pub(crate) fn line(note: &Note, out: &mut String) {
-    let _ = write!(
-        out,
-        "request id={} method={} path={} token={} agent={} model={} source={} status={} \
-         attempts={} bytes={} ms={:.1}",
-        note.id,
-        note.method,
-        Plain(&note.path),
-        Plain(&note.token),
-        Plain(&note.agent),
-        Plain(&note.model),
-        Plain(&note.source),
-        note.status,
-        note.tries.len(),
-        note.bytes,
-        note.ms,
-    );
+    // Put together by hand: it is done for every request.
+    for (name, value) in [("request id=", note.id.as_str()), (" method=", note.method.as_str())] {
+        out.push_str(name);
+        out.push_str(value);
+    }
+    for (name, value) in [
+        (" path=", note.path.as_str()),
+        (" token=", &note.token),
+        (" agent=", &note.agent),
+        (" model=", &note.model),
+        (" source=", &note.source),
+    ] {
+        out.push_str(name);
+        plain(value, out);
+    }
+    for (name, value) in [
+        (" status=", note.status.into()),
+        (" attempts=", note.tries.len() as u64),
+        (" bytes=", note.bytes),
+    ] {
+        out.push_str(name);
+        number(value, out);
+    }
+    let tenths = (note.ms * 10.0).round() as u64;
+    out.push_str(" ms=");
+    number(tenths / 10, out);
+    out.push('.');
+    number(tenths % 10, out);
     if let Some(usage) = &note.usage {
-        let (input, output) = (usage.all_input(), usage.output.unwrap_or(0));
-        let (read, write) = (usage.cache_read.unwrap_or(0), usage.cache_write.unwrap_or(0));
-        let _ = write!(out, " in={input} out={output} cache_read={read} cache_write={write}");
+        for (name, value) in [
+            (" in=", usage.all_input()),
+            (" out=", usage.output.unwrap_or(0)),
+            (" cache_read=", usage.cache_read.unwrap_or(0)),
+            (" cache_write=", usage.cache_write.unwrap_or(0)),
+        ] {
+            out.push_str(name);
+            number(value, out);
+        }
     }
     if !note.done {
         out.push_str(" ended=client-left");
     } else if let Some(trouble) = &note.trouble {
-        let _ = write!(out, " ended={}", Plain(&redact(trouble)));
+        out.push_str(" ended=");
+        plain(&redact(trouble), out);
     }
     out.push('\n');
 }
 
 /// Writes the decision record as one line of JSON, in the form of [`Record`](crate::Record).
-pub(crate) fn record(note: &Note, out: &mut Vec<u8>) {
+pub(crate) fn record(note: &Note, considered: &mut Considered, out: &mut Vec<u8>) {
     let answered = note.done && note.code.is_none() && (200..300).contains(&note.status);
     let outcome = match note.tries.last() {
         Some(last) if answered => {
@@ -55,12 +75,13 @@ pub(crate) fn record(note: &Note, out: &mut Vec<u8>) {
         _ if !note.done => Outcome::Failed { code: LEFT.into() },
         _ => Outcome::Failed { code: note.code.as_deref().unwrap_or("upstream").into() },
     };
-    let line = Line {
+    let front = Front {
         id: &note.id,
         at: note.at,
         agent: &note.agent,
         requested: note.requested.as_deref().filter(|asked| !asked.is_empty()),
-        models: note.considered.iter().map(AsRef::as_ref).collect(),
+    };
+    let back = Back {
         attempts: note.tries.iter().map(Attempt::of).collect(),
         changed: &note.changed,
         warnings: &note.warnings,
@@ -72,18 +93,52 @@ pub(crate) fn record(note: &Note, out: &mut Vec<u8>) {
         // read out of it.
         session: note.session.map(|hash| format!("door:{:012x}", hash >> 16)),
     };
-    serde_json::to_writer(&mut *out, &line).expect("a record has text keys only");
+    // One object of three pieces, of which the middle one is ready.
+    serde_json::to_writer(&mut *out, &front).expect(KEYS);
+    out.pop();
+    out.extend_from_slice(b",\"models\":");
+    out.extend_from_slice(considered.json(&note.considered));
+    let seam = out.len();
+    serde_json::to_writer(&mut *out, &back).expect(KEYS);
+    out[seam] = b',';
     out.push(b'\n');
 }
 
+/// Why a record can always be written.
+const KEYS: &str = "a record has text keys only";
+
+/// The models of the last record as they were written: those of the next one are mostly the same.
+#[derive(Default)]
+pub(crate) struct Considered {
+    choices: Vec<Arc<ModelChoice>>,
+    json: Vec<u8>,
+}
+
+impl Considered {
+    fn json(&mut self, choices: &[Arc<ModelChoice>]) -> &[u8] {
+        let same = self.choices.len() == choices.len()
+            && self.choices.iter().zip(choices).all(|(known, one)| Arc::ptr_eq(known, one));
+        if !same || self.json.is_empty() {
+            self.choices = choices.to_vec();
+            self.json.clear();
+            let all: Vec<&ModelChoice> = choices.iter().map(AsRef::as_ref).collect();
+            serde_json::to_writer(&mut self.json, &all).expect(KEYS);
+        }
+        &self.json
+    }
+}
+
 #[derive(Serialize)]
-struct Line<'a> {
+struct Front<'a> {
     id: &'a str,
     at: Timestamp,
     agent: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     requested: Option<&'a str>,
-    models: Vec<&'a ModelChoice>,
+}
+
+#[derive(Serialize)]
+struct Back<'a> {
     attempts: Vec<Attempt<'a>>,
     changed: &'a [Text],
     warnings: &'a [String],
@@ -134,19 +189,30 @@ impl<'a> Attempt<'a> {
 }
 
 /// Writes a value so that it stays one word and cannot pretend to be another line.
-struct Plain<'a>(&'a str);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("-");
-        }
-        let plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '=';
-        if self.0.chars().all(plain) {
-            return f.write_str(self.0);
-        }
-        write!(f, "{:?}", self.0.chars().take(200).collect::<String>())
+fn plain(value: &str, out: &mut String) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'=';
+    if value.is_empty() {
+        out.push('-');
+    } else if value.bytes().all(is_plain) {
+        out.push_str(value);
+    } else {
+        // Writing into a text does not fail.
+        let _ = write!(out, "{:?}", value.chars().take(200).collect::<String>());
     }
+}
+
+fn number(mut value: u64, out: &mut String) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
 }
 
 /// Names the failure that a service's word for a sort of error stands for.
@@ -166,7 +232,6 @@ pub(crate) fn code_of(kind: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Instant;
 
     use hyper::header::HeaderValue;
@@ -188,7 +253,7 @@ mod tests {
 
     fn parsed(note: &Note) -> Record {
         let mut out = Vec::new();
-        record(note, &mut out);
+        record(note, &mut Considered::default(), &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().count() == 1 && !text.contains("was said"), "{text}");
         serde_json::from_str(&text).unwrap()
@@ -247,6 +312,48 @@ mod tests {
             let code = code_of(kind);
             assert!(moltbot_core::CODES.iter().any(|known| known.id == code), "{code}");
         }
+    }
+
+    #[test]
+    fn models_are_written_as_they_were_considered() {
+        let choice = |name: &str| {
+            Arc::new(ModelChoice {
+                model: name.into(),
+                skipped: None,
+                origin: None,
+                candidates: Vec::new(),
+                strategy: None,
+                more: 0,
+            })
+        };
+        let (one, two) = (choice("acme/one"), choice("acme/two"));
+        let mut considered = Considered::default();
+        for choices in [vec![], vec![&one], vec![&one], vec![&one, &two], vec![&two], vec![]] {
+            let mut ticket = ticket();
+            ticket.note.considered = choices.iter().map(|choice| Arc::clone(choice)).collect();
+            let mut out = Vec::new();
+            record(&ticket.note, &mut considered, &mut out);
+            let read: Record = serde_json::from_slice(&out).unwrap();
+            let expected: Vec<ModelChoice> = choices.iter().map(|one| (***one).clone()).collect();
+            assert_eq!(read.models, expected);
+        }
+    }
+
+    #[test]
+    fn a_line_has_all_its_words() {
+        let mut ticket = ticket();
+        let note = &mut ticket.note;
+        (note.status, note.bytes, note.ms, note.done) = (200, u64::MAX, 12.34, true);
+        note.usage = Some(Usage { input: Some(3), cache_read: Some(9), ..Usage::default() });
+        let mut out = String::new();
+        line(note, &mut out);
+        let words = format!(
+            "request id={} method=POST path=/v1/messages token=- agent=main model=- source=- \
+             status=200 attempts=0 bytes=18446744073709551615 ms=12.3 in=12 out=0 cache_read=9 \
+             cache_write=0\n",
+            note.id
+        );
+        assert_eq!(out, words);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) async fn chat(
     ticket: &mut Option<Ticket>,
 ) -> Result<Response<DoorBody>, Refusal> {
     check_content(&Method::POST, &head.headers, false, true)?;
-    let pieces = door.receive(head, body).await?;
+    let pieces = door.receive(asked.alarm, head, body).await?;
     let sent: Value = serde_json::from_slice(&pieces.concat())
         .map_err(|error| Refusal::invalid(format!("the body is not usable: {error}")))?;
     let named = sent["model"].as_str().ok_or_else(|| Refusal::invalid("model is missing"))?;
@@ -52,7 +52,7 @@ pub(crate) async fn chat(
     };
     let info = models.parse(&model).ok().and_then(|parsed| models.info(&parsed.model).cloned());
     let wanted = translate(&sent, &model, info.as_ref()).map_err(Refusal::invalid)?;
-    let asked = Asked { state: asked.state, token: asked.token, agent, shape: asked.shape };
+    let asked = Asked { agent, ..*asked };
     if let Some(ticket) = ticket {
         ticket.note.agent = asked.agent.name.clone();
     }
