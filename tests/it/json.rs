@@ -18,6 +18,7 @@ const LINES: &[&[&str]] = &[
     &["models", "status", "--json", "--probe"],
     &["models", "list", "--json"],
     &["models", "list", "--json", "--all"],
+    &["models", "scan", "--json", "--no-probe"],
     &["models", "aliases", "--json"],
     &["models", "aliases", "list", "--json"],
     &["models", "fallbacks", "--json"],
