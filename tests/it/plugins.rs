@@ -58,6 +58,45 @@ fn the_fixture_passes_its_own_tests() {
 }
 
 #[test]
+fn several_are_prepared_at_once_and_each_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let [library, process] = [Form::Library, Form::Process].map(|form| pinned(acme(form), form).1);
+    let wrong = host::Pin { sha256: "0".repeat(64), ..library.clone() };
+    let text = dir.path().join("text");
+    std::fs::write(&text, "no library").unwrap();
+    let (_, text) = pinned(&text, Form::Library);
+    let pins = [wrong, library, text, process];
+    let all = ["another sum", "acme-sso", "no library", "acme-sso"];
+    for (pins, expected) in [(&pins[..], &all[..]), (&pins[1..2], &all[1..2]), (&[], &[])] {
+        let place = place(dir.path());
+        let open = |(prepared, pin): (Result<host::Prepared, host::LoadError>, _)| {
+            Ok(prepared?.open(pin, &place)?[0].plugin().id)
+        };
+        let opened = host::prepare(pins, &place).into_iter().zip(pins).map(open);
+        let opened = opened.map(|opened| match opened {
+            Ok(id) => id,
+            Err(host::LoadError::WrongSum { .. }) => "another sum",
+            Err(host::LoadError::NotALibrary { .. }) => "no library",
+            Err(error) => panic!("{error}"),
+        });
+        assert_eq!(opened.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn no_private_copy_is_left_behind() {
+    for form in [Form::Library, Form::Process] {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = acme_plugin(form, dir.path());
+        assert!(!plugin.auth[0].offers(&plugin.providers[0].info()).is_empty());
+        let left = std::fs::read_dir(dir.path().join("state")).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: Vec<_> = left.filter(|name| !name.ends_with(".mark")).collect();
+        assert!(left.is_empty(), "{form:?}: {left:?}");
+    }
+}
+
+#[test]
 fn an_abandoned_login_ends_on_the_other_side() {
     let dir = tempfile::tempdir().unwrap();
     let plugin = acme_plugin(Form::Process, dir.path());

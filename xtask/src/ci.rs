@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     ("clippy", clippy),
     ("docs", docs),
     ("scaffold", crate::scaffold::run),
+    ("valgrind", crate::valgrind::run),
     ("dist", crate::dist::ci::run),
 ];
 

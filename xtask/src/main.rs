@@ -8,6 +8,7 @@ mod new_plugin;
 mod scaffold;
 mod sync;
 mod torture;
+mod valgrind;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,6 +36,11 @@ fn main() -> ExitCode {
             bench::measure(args.get_many::<String>("command").expect("required").cloned())
         }
         Some(("measure-store", _)) => bench::measure_store(),
+        Some(("measure-plugins", args)) => {
+            let file = |name: &str| args.get_one::<std::path::PathBuf>(name);
+            let (library, process) = (file("library").expect("required"), file("process"));
+            bench::measure_plugins(library, process.map(|path| path.as_path()))
+        }
         _ => unreachable!("a chore is required"),
     };
     match done {
@@ -97,6 +103,16 @@ fn command() -> Command {
             Command::new("measure-store")
                 .about("Load a large store and pick a profile; print the times as JSON")
                 .hide(true),
+        )
+        .subcommand(
+            Command::new("measure-plugins")
+                .about("Ask a plugin over each carrier; print the times as JSON")
+                .long_about("Without a process every call is made once and nothing is printed.")
+                .hide(true)
+                .args([("library", true), ("process", false)].map(|(name, required)| {
+                    let file = clap::value_parser!(std::path::PathBuf);
+                    Arg::new(name).required(required).value_parser(file)
+                })),
         )
         .subcommand(
             Command::new("measure")

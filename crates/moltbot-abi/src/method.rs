@@ -1,7 +1,7 @@
 //! Auth methods as the host calls them, wherever they run.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
 use moltbot_core::{
@@ -16,6 +16,9 @@ use crate::{Carrier, CarrierError, Packet};
 /// How many steps one call may take; a login asks a few dozen times at most.
 const MAX_STEPS: usize = 10_000;
 
+/// For how many providers a method's offers are kept.
+const KEPT: usize = 256;
+
 /// An auth method: linked into this binary, or on the other side of a carrier.
 ///
 /// Every call is `async`, so that no thread of the host ever waits for a plugin.
@@ -28,14 +31,45 @@ pub enum MethodHandle {
 }
 
 /// An auth method behind a carrier.
+///
+/// Offers and settings depend on nothing but the arguments, so that the same question is asked
+/// once; an answer that failed is not kept.
 pub struct CarriedMethod {
     id: String,
     carrier: Arc<dyn Carrier>,
+    offers: Mutex<Vec<(ProviderInfo, Vec<Offer>)>>,
+    settings: OnceLock<Option<SettingsSpec>>,
 }
 
 impl CarriedMethod {
     pub(crate) fn new(id: String, carrier: Arc<dyn Carrier>) -> Self {
-        Self { id, carrier }
+        Self { id, carrier, offers: Mutex::default(), settings: OnceLock::new() }
+    }
+
+    async fn offers(&self, provider: &ProviderInfo) -> Result<Vec<Offer>, AuthError> {
+        let kept = || self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, offers)) = kept().iter().find(|(known, _)| known == provider) {
+            return Ok(offers.clone());
+        }
+        let call = HostCall::Offers { method: &self.id, provider };
+        let answer: Result<Vec<Offer>, AuthError> = plain(&self.carrier, call).await;
+        let offers = answer?;
+        let mut kept = kept();
+        if kept.len() == KEPT {
+            kept.clear();
+        }
+        kept.push((provider.clone(), offers.clone()));
+        Ok(offers)
+    }
+
+    async fn settings(&self) -> Result<Option<SettingsSpec>, AuthError> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings.clone());
+        }
+        let call = HostCall::Settings { method: &self.id };
+        let answer: Result<Option<SettingsSpec>, AuthError> = plain(&self.carrier, call).await;
+        let settings = answer?;
+        Ok(self.settings.get_or_init(|| settings).clone())
     }
 }
 
@@ -52,9 +86,7 @@ impl MethodHandle {
     pub async fn offers(&self, provider: &ProviderInfo) -> Result<Vec<Offer>, AuthError> {
         match self {
             Self::Linked(method) => Ok(method.offers(provider)),
-            Self::Carried(it) => {
-                plain(&it.carrier, HostCall::Offers { method: &it.id, provider }).await
-            }
+            Self::Carried(it) => it.offers(provider).await,
         }
     }
 
@@ -62,7 +94,7 @@ impl MethodHandle {
     pub async fn settings(&self) -> Result<Option<SettingsSpec>, AuthError> {
         match self {
             Self::Linked(method) => Ok(method.settings()),
-            Self::Carried(it) => plain(&it.carrier, HostCall::Settings { method: &it.id }).await,
+            Self::Carried(it) => it.settings().await,
         }
     }
 

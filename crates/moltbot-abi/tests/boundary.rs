@@ -309,6 +309,29 @@ fn connect(carrier: Arc<dyn Carrier>) -> (MethodHandle, ProviderHandle) {
     (plugin.methods[0].clone(), plugin.providers[0].clone())
 }
 
+/// Offers and settings depend on their arguments alone; a failure is nobody's answer for ever.
+#[test]
+fn the_same_question_is_asked_once() {
+    let recorder = Arc::new(Recorder(Memory::carrying(&[&ODD]), Mutex::default()));
+    let (method, _) = connect(recorder.clone());
+    let asked = || recorder.1.lock().unwrap().len() / 2 - 1;
+    let of = |id: &'static str| ProviderInfo { id: id.into(), ..ProviderInfo::default() };
+    for _ in 0..3 {
+        for id in ["one", "two"] {
+            assert_eq!(block_on(method.offers(&of(id))).unwrap()[0].choice, id);
+        }
+        assert!(block_on(method.settings()).unwrap().is_some());
+    }
+    assert_eq!(asked(), 3);
+    let changed = ProviderInfo { label: "One".into(), ..of("one") };
+    block_on(method.offers(&changed)).unwrap();
+    assert_eq!(asked(), 4, "another description is another question");
+    for n in [5, 6] {
+        block_on(method.offers(&of("panic"))).unwrap_err();
+        assert_eq!(asked(), n);
+    }
+}
+
 fn call(choice: &str) -> Call {
     Call {
         provider: ProviderInfo::default(),

@@ -1,4 +1,5 @@
-//! What plugins cost, by how they are carried: the stranger's crate of the tests, optimised.
+//! What plugins cost, by how they are carried: the stranger's crate of the tests, optimised, held
+//! by the optimised build of this program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,10 +7,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use moltbot_abi::host::{self, Carried, Kind, Pin, Place};
-use moltbot_core::{AuthMethod, Offer, ProviderInfo};
+use moltbot_core::{AuthMethod, CredentialKind, ProviderInfo};
 use serde_json::json;
 
-use super::{figure, middle};
+use super::{figure, median, middle, output};
 use crate::workspace::{cargo, must, root, target_dir};
 
 /// How many calls make one sample of something that takes microseconds.
@@ -21,33 +22,14 @@ const MANY: usize = 10;
 /// Prints all figures about plugins.
 pub(super) fn print(binary: &Path, runs: usize) -> Result<()> {
     let (library, process) = build()?;
-    let dir = tempfile::tempdir()?;
-
-    let linked = &moltbot_plugin_api_key::ApiKey;
-    let info = provider();
-    let micros = per_call(runs, || linked.offers(&info));
-    figure("an offer of a linked plugin", micros, "us", "1");
-
-    let carried = open(&library, Kind::Library, dir.path())?;
-    let plugin = carried.plugin();
-    let own = plugin.providers[0].info();
-    let method = plugin.auth[0];
-    ensure!(!method.offers(&own).is_empty(), "the library offers nothing");
-    figure(
-        "an offer of a carried plugin (library)",
-        per_call(runs, || method.offers(&own)),
-        "us",
-        "10",
-    );
-
-    let mut spawned = Vec::new();
-    for _ in 0..runs {
-        let start = Instant::now();
-        let carried = open(&process, Kind::Process, dir.path())?;
-        spawned.push(start.elapsed().as_secs_f64() * 1e3);
-        drop(carried);
-    }
-    figure("a process spawned and described", middle(spawned), "ms", "10");
+    let mut inside = Command::new(target_dir().join("release/xtask"));
+    let inside = output(inside.arg("measure-plugins").args([&library, &process]))?;
+    let inside = |key: &str| median(std::slice::from_ref(&inside), key);
+    figure("an offer of a linked plugin", inside("linkedUs")?, "us", "1");
+    figure("an offer of a carried plugin (library)", inside("carriedUs")?, "us", "10");
+    figure("the same, asked for the first time", inside("firstUs")?, "us", "");
+    figure("a call of a library that needs no effect", inside("callUs")?, "us", "");
+    figure("a process spawned and described", inside("spawnedMs")?, "ms", "10");
 
     let home = tempfile::tempdir()?;
     let none = starts(binary, home.path(), runs)?;
@@ -57,6 +39,47 @@ pub(super) fn print(binary: &Path, runs: usize) -> Result<()> {
     let all = starts(binary, home.path(), runs)?;
     figure("start of the program without plugins from outside", none, "ms", "");
     figure("start of the program with 10 libraries", all, "ms", "20");
+    Ok(())
+}
+
+/// Takes the figures that this program can take inside itself; prints the medians as JSON. Run by
+/// the optimised build of it. Without a process every call is made once and nothing is printed, for
+/// whoever watches something else than time.
+pub(crate) fn measure_plugins(library: &Path, process: Option<&Path>) -> Result<()> {
+    let (runs, calls) = if process.is_none() { (1, 1) } else { (super::RUNS, CALLS) };
+    let dir = tempfile::tempdir()?;
+    let linked = &moltbot_plugin_api_key::ApiKey;
+    let info = provider();
+    let linked = per_call(runs, calls, || linked.offers(&info));
+
+    let carried = open(library, Kind::Library, dir.path())?;
+    let plugin = carried.plugin();
+    let own = plugin.providers[0].info();
+    let method = plugin.auth[0];
+    ensure!(!method.offers(&own).is_empty(), "the library offers nothing");
+    let mut first = Vec::new();
+    for n in 0..runs {
+        let other = ProviderInfo { id: format!("other{n}").into(), ..own.clone() };
+        let start = Instant::now();
+        drop(method.offers(&other));
+        first.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    let offer = per_call(runs, calls, || method.offers(&own));
+    let call = per_call(runs, calls, || plugin.providers[0].caps(&CredentialKind::ApiKey));
+
+    let Some(process) = process else { return Ok(()) };
+    let mut spawned = Vec::new();
+    for _ in 0..runs {
+        let start = Instant::now();
+        let carried = open(process, Kind::Process, dir.path())?;
+        spawned.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(carried);
+    }
+    let figures = json!({
+        "linkedUs": linked, "carriedUs": offer, "firstUs": middle(first), "callUs": call,
+        "spawnedMs": middle(spawned),
+    });
+    println!("{figures}");
     Ok(())
 }
 
@@ -94,13 +117,13 @@ fn open(file: &Path, kind: Kind, dir: &Path) -> Result<Carried> {
 }
 
 /// Returns the median of the time that one call takes, in microseconds.
-fn per_call(runs: usize, call: impl Fn() -> Vec<Offer>) -> f64 {
+fn per_call<T>(runs: usize, calls: u32, call: impl Fn() -> T) -> f64 {
     let sample = |_| {
         let start = Instant::now();
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             std::hint::black_box(call());
         }
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
     };
     middle((0..runs).map(sample).collect())
 }

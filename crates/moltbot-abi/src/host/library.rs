@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::marker::{self, Marker};
 use super::worker::{Deliver, Worker};
-use super::{Checked, LoadError, Place, image};
+use super::{Checked, LoadError, Place, Prepared, image};
 use crate::dl::Image;
 use crate::{Carrier, CarrierError, Packet, compatible};
 
@@ -17,18 +17,27 @@ pub struct Library {
 }
 
 impl Library {
-    /// Loads a private copy of a checked file. Nothing of it runs unless it looks like a plugin
-    /// and did not take the host down before.
-    pub fn load(file: &Checked, allow_abort: bool, place: &Place) -> Result<Arc<Self>, LoadError> {
+    /// Refuses what cannot be loaded at all: what does not look like a plugin, and what took the
+    /// host down before. Runs nothing of it.
+    pub(super) fn admit(file: &Checked, place: &Place) -> Result<(), LoadError> {
         if cfg!(target_feature = "crt-static") {
             return Err(LoadError::Static {});
         }
         image::check(&file.bytes)?;
-        if marker::survived(&place.dir, &file.sha256).is_some() {
-            return Err(LoadError::Crashed {});
+        match marker::survived(&place.dir, &file.sha256) {
+            Some(_) => Err(LoadError::Crashed {}),
+            None => Ok(()),
         }
-        let copy = file.copy(&place.dir)?;
-        let marker = Marker::new(&place.dir, &file.sha256).map_err(|error| {
+    }
+
+    /// Loads the private copy of a checked file.
+    pub(super) fn load(
+        file: Prepared,
+        allow_abort: bool,
+        place: &Place,
+    ) -> Result<Arc<Self>, LoadError> {
+        let Prepared { sha256, copy, .. } = file;
+        let marker = Marker::new(&place.dir, &sha256).map_err(|error| {
             let path = place.dir.display().to_string();
             LoadError::Unreadable { path, reason: error.to_string() }
         })?;

@@ -3,7 +3,8 @@
 //!
 //! The order is fixed: [`read`] checks owner, mode and sum of a file; [`open`] makes a private
 //! copy of exactly those bytes, loads or spawns the copy, asks what is in it and returns it as
-//! plugins that a [`Registry`](moltbot_core::Registry) takes.
+//! plugins that a [`Registry`](moltbot_core::Registry) takes. For several files [`prepare`] does
+//! everything up to the copy, and [`Prepared::open`] the rest.
 
 mod adapt;
 mod image;
@@ -16,7 +17,8 @@ mod wait;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -29,6 +31,9 @@ pub use trust::{Checked, read};
 pub use wait::wait;
 
 use crate::{Carrier, CarrierError, PluginHandle};
+
+/// How many files are prepared at once; as many are held in memory.
+const SIDE_BY_SIDE: usize = 4;
 
 /// How a plugin from outside is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,16 +200,66 @@ pub fn open(
     if retry {
         marker::forget(&place.dir, &file.sha256);
     }
-    let carrier: Arc<dyn Carrier> = match pin.kind {
-        Kind::Library => Library::load(file, pin.allow_abort, place)?,
-        Kind::Process => Process::spawn(file, place)?,
+    Prepared::of(file, pin.kind, place)?.open(pin, place)
+}
+
+/// A checked file with the private copy that will be loaded or spawned; nothing of it has run.
+pub struct Prepared {
+    path: PathBuf,
+    sha256: String,
+    copy: trust::Copy,
+}
+
+/// Reads, checks and copies the files of `pins`; the result of each stands at its place.
+///
+/// They are prepared side by side, because that is most of the work of opening them. Opening is
+/// left to the caller, one after the other: of a library that takes the host down, or hangs in
+/// the loader, only its own mark may say that it was running.
+pub fn prepare(pins: &[Pin], place: &Place) -> Vec<Result<Prepared, LoadError>> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(pins.len()));
+    let work = || {
+        while let Some((n, pin)) = pins.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
+        {
+            let file = read(&pin.path, Some(&pin.sha256));
+            let prepared = file.and_then(|file| Prepared::of(&file, pin.kind, place));
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((n, prepared));
+        }
     };
-    let handles = wait(PluginHandle::connect(carrier))?;
-    if handles.is_empty() {
-        let reason = "it holds no plugin; the crate needs `moltbot_core::plugin!`".to_string();
-        return Err(LoadError::Unusable { reason });
+    std::thread::scope(|scope| {
+        for _ in 1..pins.len().min(SIDE_BY_SIDE) {
+            // Without a thread this one does it all.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, prepared)| prepared).collect()
+}
+
+impl Prepared {
+    fn of(file: &Checked, kind: Kind, place: &Place) -> Result<Self, LoadError> {
+        if kind == Kind::Library {
+            Library::admit(file, place)?;
+        }
+        let copy = file.copy(&place.dir)?;
+        Ok(Self { path: file.path.clone(), sha256: file.sha256.clone(), copy })
     }
-    handles.into_iter().map(Carried::new).collect()
+
+    /// Loads or spawns it, as `pin` says, and asks what is in it.
+    pub fn open(self, pin: &Pin, place: &Place) -> Result<Vec<Carried>, LoadError> {
+        let carrier: Arc<dyn Carrier> = match pin.kind {
+            Kind::Library => Library::load(self, pin.allow_abort, place)?,
+            Kind::Process => Process::spawn(self, place)?,
+        };
+        let handles = wait(PluginHandle::connect(carrier))?;
+        if handles.is_empty() {
+            let reason = "it holds no plugin; the crate needs `moltbot_core::plugin!`".to_string();
+            return Err(LoadError::Unusable { reason });
+        }
+        handles.into_iter().map(Carried::new).collect()
+    }
 }
 
 /// Tells how a file wants to be run: a library that exports a plugin is loaded, anything else is a

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::trust::Copy;
 use super::worker::{Deliver, Worker};
-use super::{Checked, LoadError, Place, read, sandbox};
+use super::{LoadError, Place, Prepared, read, sandbox};
 use crate::dl::before_exec;
 use crate::serve::COOKIE;
 use crate::{Carrier, CarrierError, Packet};
@@ -45,15 +45,16 @@ struct State {
     starts: Vec<Instant>,
 }
 
-/// One run of the program.
-struct Session(Worker);
+/// One run of the program, and its copy until it has read all of itself. The copy is removed by
+/// whoever calls, not by the worker's thread: that one has locked itself out of it.
+struct Session(Worker, Mutex<Option<Copy>>);
 
 impl Process {
     /// Starts the program once.
-    pub fn spawn(file: &Checked, place: &Place) -> Result<Arc<Self>, LoadError> {
-        let first = start(file, place)?;
+    pub(super) fn spawn(file: Prepared, place: &Place) -> Result<Arc<Self>, LoadError> {
+        let Prepared { path, sha256, copy } = file;
+        let first = start(copy, place)?;
         let state = State { current: Some(Arc::new(first)), starts: vec![Instant::now()] };
-        let (path, sha256) = (file.path.clone(), file.sha256.clone());
         Ok(Arc::new(Self { path, sha256, place: place.clone(), state: Mutex::new(state) }))
     }
 
@@ -77,9 +78,9 @@ impl Process {
         state.starts.push(Instant::now());
         state.current = None;
         let started = read(&self.path, Some(&self.sha256))
-            .and_then(|file| start(&file, &self.place))
+            .and_then(|file| start(file.copy(&self.place.dir)?, &self.place))
             .map_err(|error| CarrierError::Gone { reason: error.to_string() })?;
-        let session = Arc::new(Session(started.0));
+        let session = Arc::new(started);
         state.current = Some(session.clone());
         Ok(session)
     }
@@ -105,7 +106,10 @@ impl Carrier for Process {
 #[async_trait]
 impl Carrier for Session {
     async fn turn(&self, message: Packet) -> Result<Packet, CarrierError> {
-        self.0.turn(message).await
+        let answer = self.0.turn(message).await;
+        // It has answered, or it will not.
+        drop(self.1.lock().unwrap_or_else(PoisonError::into_inner).take());
+        answer
     }
 
     fn post(&self, message: Packet) {
@@ -113,24 +117,18 @@ impl Carrier for Session {
     }
 }
 
-fn start(file: &Checked, place: &Place) -> Result<Session, LoadError> {
-    let copy = file.copy(&place.dir)?;
+fn start(copy: Copy, place: &Place) -> Result<Session, LoadError> {
     let place = place.clone();
     let (patience, blocking) = (place.patience, place.blocking);
+    let file = copy.path.clone();
     // The thread locks itself in, so that the child is born inside.
     let prepare = move || {
-        let own = copy.path.parent().unwrap_or(&copy.path);
-        sandbox::lock_in(own);
-        let mut running = Running::new(&copy, &place)?;
-        let mut copy = Some(copy);
-        Ok(Box::new(move |message: &[u8]| {
-            let answer = running.exchange(message);
-            // By its first answer it has read all of itself.
-            drop(copy.take());
-            answer
-        }) as Deliver)
+        sandbox::lock_in(file.parent().unwrap_or(&file));
+        let mut running = Running::new(&file, &place)?;
+        Ok(Box::new(move |message: &[u8]| running.exchange(message)) as Deliver)
     };
-    Worker::start("plugin", patience * 2, prepare).map(|it| Session(it.blocking(blocking)))
+    let worker = Worker::start("plugin", patience * 2, prepare)?.blocking(blocking);
+    Ok(Session(worker, Mutex::new(Some(copy))))
 }
 
 /// A child and the pipes to it. Dropping it kills its process group.
@@ -146,9 +144,9 @@ struct Running {
 }
 
 impl Running {
-    fn new(copy: &Copy, place: &Place) -> Result<Self, LoadError> {
+    fn new(file: &Path, place: &Place) -> Result<Self, LoadError> {
         let failed = |error: io::Error| LoadError::Start { reason: error.to_string() };
-        let mut command = Command::new(&copy.path);
+        let mut command = Command::new(file);
         command
             .env_clear()
             .envs(place.env.iter().map(|(name, value)| (name, value)))

@@ -32,6 +32,10 @@ pub fn read(path: &Path, expected: Option<&str>) -> Result<Checked, LoadError> {
         path: path.display().to_string(),
         reason: error.to_string(),
     };
+    if !path.is_absolute() {
+        // It would be another file for everybody who stands elsewhere.
+        return Err(unreadable(path, std::io::Error::other("the path is not absolute")));
+    }
     let path = std::fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
     for dir in path.ancestors().skip(1) {
         let found = std::fs::symlink_metadata(dir).map_err(|error| unreadable(dir, error))?;
@@ -50,7 +54,7 @@ pub fn read(path: &Path, expected: Option<&str>) -> Result<Checked, LoadError> {
         return Err(unreadable(&path, std::io::Error::other("it is no file")));
     }
     check_owner(&path, &found)?;
-    let bytes = read_all(file).map_err(|error| unreadable(&path, error))?;
+    let bytes = read_all(file, found.len()).map_err(|error| unreadable(&path, error))?;
     let sha256 = hex(&Sha256::digest(&bytes));
     match expected {
         Some(expected) if !expected.eq_ignore_ascii_case(&sha256) => {
@@ -76,8 +80,9 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn read_all(file: File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn read_all(file: File, len: u64) -> std::io::Result<Vec<u8>> {
+    // One byte more than there should be, so that the end is seen without growing.
+    let mut bytes = Vec::with_capacity(len.min(MAX_BYTES) as usize + 1);
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(std::io::Error::other("it holds more than 256 MiB"));
@@ -175,6 +180,8 @@ mod tests {
         let dir = place();
         assert!(matches!(read(dir.path(), None), Err(LoadError::Unreadable { .. })));
         assert!(matches!(read(&dir.path().join("x"), None), Err(LoadError::Unreadable { .. })));
+        let error = read(Path::new("Cargo.toml"), None).err().unwrap().to_string();
+        assert!(error.contains("the path is not absolute"), "{error}");
         let pipe = dir.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -55,25 +55,35 @@ impl Worker {
             watch: Condvar::new(),
             patience,
         });
-        let (ready, prepared) = mpsc::channel();
-        // Waiting on a channel sets up a thread-local the first time, for which the loader's lock
-        // is taken. `prepare` may hold that lock for ever (a library's constructor), so it is set
-        // up before: otherwise this thread could never give up.
-        let (_open, warm) = mpsc::channel::<()>();
-        let _ = warm.recv_timeout(Duration::from_millis(1));
-        let working = desk.clone();
+        // No channel: waiting on one sets up a thread-local the first time, for which the loader's
+        // lock is taken. `prepare` may hold that lock for ever (a library's constructor), and then
+        // this thread could never give up.
+        let ready = Arc::new((Mutex::new(None), Condvar::new()));
+        let (working, readying) = (desk.clone(), ready.clone());
         spawn(name, move || {
-            let deliver = match prepare() {
-                Ok(deliver) => deliver,
-                Err(error) => return drop(ready.send(Err(error))),
+            let (deliver, outcome) = match prepare() {
+                Ok(deliver) => (Some(deliver), Ok(())),
+                Err(error) => (None, Err(error)),
             };
-            if ready.send(Ok(())).is_ok() {
+            *readying.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+            readying.1.notify_one();
+            drop(readying);
+            if let Some(deliver) = deliver {
                 working.work(deliver);
             }
         })?;
-        let late = || LoadError::Carrier(stuck(patience));
-        prepared.recv_timeout(patience).map_err(|_| late())??;
-        Ok(Self(desk, false))
+        let outcome = ready.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut outcome, _) = ready
+            .1
+            .wait_timeout_while(outcome, patience, |outcome| outcome.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        match outcome.take() {
+            Some(outcome) => outcome.map(|()| Self(desk, false)),
+            None => {
+                desk.lock().closed = true;
+                Err(LoadError::Carrier(stuck(patience)))
+            }
+        }
     }
 
     /// Ends calls that take too long. For work that cannot watch itself.
@@ -251,6 +261,8 @@ impl Future for Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::super::wait;
     use super::*;
 

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use clap::Command;
-use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place};
+use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place, Prepared};
 use moltbot_config::{Paths, PluginKind, Plugins, TrustedPlugin};
-use moltbot_core::Registry;
+use moltbot_core::{Plugin, Registry};
 
 use super::row::{Extended, Problem, Row, listed, located};
 use crate::tree;
@@ -30,19 +30,26 @@ pub(crate) fn extend(
     let Some(plugins) = listed(linked, process, paths) else { return extended };
     let off = plugins.enabled == Some(false);
     let place = place(paths, process);
-    for trusted in &plugins.trusted {
-        let pin = pin(trusted, paths.home());
-        let off = off.then(|| Problem {
+    let pins: Vec<Pin> = plugins.trusted.iter().map(|it| pin(it, paths.home())).collect();
+    let opened: Vec<Result<Vec<Carried>, Problem>> = if off {
+        let problem = || Problem {
             reason: "the config switches plugins off".to_string(),
             hint: "moltbot config set plugins.enabled true".to_string(),
-        });
-        let carried = match off {
-            Some(problem) => Err(problem),
-            None => open(&pin, &place).map_err(Problem::from),
         };
-        let row = match carried {
-            Ok(carried) => extended.add(&pin, carried, &plugins),
-            Err(problem) => row(&pin, Some(problem)),
+        pins.iter().map(|_| Err(problem())).collect()
+    } else {
+        let prepared = host::prepare(&pins, &place).into_iter().zip(&pins);
+        let open = |(prepared, pin): (Result<Prepared, LoadError>, &Pin)| {
+            let opened = prepared.and_then(|it| it.open(pin, &place));
+            opened.inspect_err(end_if_hung).map_err(Problem::from)
+        };
+        prepared.map(open).collect()
+    };
+    let together = extended.take_all(&opened, &plugins);
+    for (pin, opened) in pins.iter().zip(opened) {
+        let row = match opened {
+            Ok(carried) => extended.add(pin, carried, &plugins, together),
+            Err(problem) => row(pin, Some(problem)),
         };
         extended.rows.push(row);
     }
@@ -76,15 +83,6 @@ pub(crate) fn clash(registry: &Registry) -> Option<String> {
     walk(&tree::command(registry))
 }
 
-fn open(pin: &Pin, place: &Place) -> Result<Vec<Carried>, LoadError> {
-    if !pin.path.is_absolute() {
-        let path = pin.path.display().to_string();
-        return Err(LoadError::Unreadable { path, reason: "the path is not absolute".to_string() });
-    }
-    host::open(&host::read(&pin.path, Some(&pin.sha256))?, pin, place, false)
-        .inspect_err(end_if_hung)
-}
-
 /// Ends the program if it could not even exit any more. The plugin is skipped from then on.
 pub(super) fn end_if_hung(error: &LoadError) {
     if matches!(error, LoadError::Hung { .. }) {
@@ -94,8 +92,32 @@ pub(super) fn end_if_hung(error: &LoadError) {
 }
 
 impl Extended {
-    /// Takes the plugins of one file if they go with those that are there.
-    fn add(&mut self, pin: &Pin, carried: Vec<Carried>, rules: &Plugins) -> Row {
+    /// Takes everything that was opened at once, if it all goes together; nearly always it does,
+    /// and looking at each alone costs more with every plugin there is. Returns whether it took it.
+    fn take_all(&mut self, opened: &[Result<Vec<Carried>, Problem>], rules: &Plugins) -> bool {
+        let all = opened.iter().flatten().flatten().map(Carried::plugin);
+        let all: Vec<_> = all.filter(|plugin| refusal(rules, plugin.id).is_none()).collect();
+        all.is_empty() || self.take(all).is_none()
+    }
+
+    /// Takes plugins if they go with those that are there; else says what clashes.
+    fn take(&mut self, plugins: Vec<&'static Plugin>) -> Option<String> {
+        let all = self.registry.plugins().iter().copied().chain(plugins).collect();
+        match Registry::new(all, tree::RESERVED_FLAGS) {
+            Err(error) => Some(error.to_string()),
+            Ok(registry) => match clash(&registry) {
+                Some(reason) => Some(reason),
+                None => {
+                    self.registry = Box::leak(Box::new(registry));
+                    None
+                }
+            },
+        }
+    }
+
+    /// Makes the row of one file, and takes its plugins if they go with those that are there.
+    /// `taken` says that they are among those already.
+    fn add(&mut self, pin: &Pin, carried: Vec<Carried>, rules: &Plugins, taken: bool) -> Row {
         let (carried, refused): (Vec<_>, Vec<_>) =
             carried.into_iter().partition(|one| refusal(rules, one.plugin().id).is_none());
         let mut refused = refused.iter().filter_map(|one| refusal(rules, one.plugin().id));
@@ -104,30 +126,20 @@ impl Extended {
         {
             return row(pin, Some(problem));
         }
-        let mut all = self.registry.plugins().to_vec();
-        all.extend(carried.iter().map(Carried::plugin));
         let clashing = |reason: String| Problem {
             reason,
             hint: "only one of the two can be used; `moltbot plugins untrust` takes one off"
                 .to_string(),
         };
-        let problem = match Registry::new(all, tree::RESERVED_FLAGS) {
-            Err(error) => Some(clashing(error.to_string())),
-            Ok(registry) => match clash(&registry) {
-                Some(reason) => Some(clashing(reason)),
-                None => {
-                    self.registry = Box::leak(Box::new(registry));
-                    None
-                }
-            },
-        };
-        let mut row = row(pin, problem);
+        let own = || carried.iter().map(Carried::plugin).collect();
+        let clash = if taken { None } else { self.take(own()) };
+        let mut row = row(pin, clash.map(clashing));
         // Its settings are read later; what is wrong with them belongs to this row.
         carried.iter().flat_map(|one| one.plugin().auth).for_each(|method| drop(method.settings()));
         row.complaints = carried.iter().flat_map(Carried::complaints).collect();
         row.complaints.extend(refused.map(|problem| problem.reason));
         if row.problem.is_none() {
-            row.plugins = carried.iter().map(Carried::plugin).collect();
+            row.plugins = own();
         }
         row
     }
