@@ -281,3 +281,59 @@ fn a_bad_request_cools_nobody() {
     assert!(sandbox.store()["usageStats"]["anthropic:default"].get("cooldownUntil").is_none());
     assert_eq!(messages(&lab).len(), 1);
 }
+
+/// Two real processes with the same store decide the same, for stores of every sort.
+#[test]
+fn two_processes_with_the_same_store_choose_the_same() {
+    const NOON: &str = "2026-11-22T12:00:00Z";
+    let noon = 1_795_348_800_000_i64;
+    let mut state = 7_u64;
+    let mut below = |most: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % most
+    };
+    let mut orders = std::collections::BTreeSet::new();
+    for number in 0..12 {
+        let (mut profiles, mut stats, mut order) = (json!({}), json!({}), Vec::new());
+        for name in 0..12 {
+            let id = format!("anthropic:p{}-{name}", below(1_000));
+            let hours = |count: u64| (count as i64 - 5) * 3_600_000;
+            profiles[&id] = match below(3) {
+                0 => key(KEY),
+                1 => token_profile(Some(noon + hours(below(20)))),
+                _ => oauth(noon + hours(below(20))),
+            };
+            stats[&id] = json!({ "lastUsed": noon - below(10) as i64, "errorCount": 1 });
+            if below(4) == 0 {
+                stats[&id]["cooldownUntil"] = json!(noon + hours(below(20)));
+            }
+            if below(2) == 0 {
+                order.push(id);
+            }
+        }
+        let mut store = json!({ "version": 1, "profiles": profiles, "usageStats": stats });
+        if number % 3 == 0 {
+            store["order"] = json!({ "anthropic": order });
+        }
+        let sandbox = Sandbox::new().env("MOLTBOT_LAB_CLOCK", NOON);
+        sandbox.write_store(&store);
+        let strategy = ["order", "round-robin", "drain", "least-used"][number % 4];
+        sandbox.write_config(&json!({ "auth": { "strategy": strategy } }).to_string());
+        let start = || {
+            let mut command = sandbox.command(&["models", "why", "--dry-run", "--json"]);
+            command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+            command.stderr(std::process::Stdio::null()).spawn().unwrap()
+        };
+        // Side by side, so that neither sees what the other may have left.
+        let both = [start(), start()].map(|child| {
+            let output = child.wait_with_output().unwrap();
+            let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+            record["models"].clone()
+        });
+        assert_eq!(both[0], both[1], "store {number}");
+        assert!(both[0][0]["candidates"].as_array().unwrap().len() >= 6, "{}", both[0]);
+        orders.insert(both[0].to_string());
+    }
+    assert_eq!(orders.len(), 12, "the stores differ, and so do the choices");
+}

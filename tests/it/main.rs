@@ -28,6 +28,7 @@ mod onboard;
 mod plugins;
 mod readme;
 mod repair;
+mod scan;
 mod scenario;
 mod secrets;
 mod simulate;

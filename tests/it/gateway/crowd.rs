@@ -70,6 +70,10 @@ fn message(text: &str) -> Value {
 }
 
 /// At 529 for everybody the service gets at most a tenth more than the client sent.
+///
+/// 1,000 requests over sockets. The same with 10,000 is in `simulate.rs`, with the engine's rules
+/// and a virtual clock, and for the budget itself in `moltbot-profiles/src/budget.rs`: over sockets
+/// they take a debug build too long on a loaded machine.
 #[test]
 fn an_overloaded_service_is_asked_a_tenth_more_at_most() {
     const COUNT: usize = 1_000;

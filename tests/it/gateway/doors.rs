@@ -138,6 +138,18 @@ fn a_limited_account_rests() {
     let second = gate.post("/v1/messages", &hello());
     assert_eq!(second.status, 429);
     assert_eq!(second.json()["error"]["type"], "rate_limit_error");
+    // Model, profile, cause, until when, the command that shows more, and the code.
+    let text = second.json()["error"]["message"].as_str().unwrap().to_string();
+    for part in [
+        "anthropic/claude-opus-4-5",
+        "the soonest is anthropic:",
+        "cooling down",
+        "usable in ",
+        "`moltbot models auth cooldown list`",
+        "moltbot explain all-cooling",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
     let wait: u64 = second.header("retry-after").unwrap().parse().unwrap();
     assert!((60..=120).contains(&wait), "{wait}");
     assert_eq!(upstream.seen().len(), 2);

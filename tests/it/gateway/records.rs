@@ -206,3 +206,61 @@ fn a_stop_writes_the_last_records() {
     let id = answer.header("x-moltbot-request-id").unwrap();
     sandbox.run(&["models", "why", "--request", id]).exits(0);
 }
+
+/// A conversation is known again in its record, by a hash that shows nothing of it, and the
+/// simulator keeps it on its profile.
+#[test]
+fn a_record_tells_its_conversation_and_simulations_use_it() {
+    let upstream = Upstream::start(|_, stream| reply(stream, "200 OK", "", USED));
+    let sandbox = two_keys(upstream.url());
+    let gate = Gate::start(&sandbox);
+    let turn = |text: &str, more: &[&str]| {
+        let mut body = hello();
+        body["messages"] = json!([{ "role": "user", "content": text }]);
+        for said in more {
+            let role = if body["messages"].as_array().unwrap().len() % 2 == 1 {
+                "assistant"
+            } else {
+                "user"
+            };
+            body["messages"].as_array_mut().unwrap().push(json!({ "role": role, "content": said }));
+        }
+        let answer = gate.post("/v1/messages", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let id = answer.header("x-moltbot-request-id").unwrap().to_string();
+        record(&sandbox, "main", &id)["session"].as_str().unwrap().to_string()
+    };
+    let one = turn("plum-coloured start", &[]);
+    assert!(one.starts_with("door:") && one.len() == 17, "{one}");
+    assert_eq!(turn("plum-coloured start", &["yes", "and now?"]), one);
+    let two = turn("another start", &[]);
+    assert_ne!(two, one);
+    let log = std::fs::read_to_string(sandbox.state("agents/main/logs/requests.jsonl")).unwrap();
+    assert!(!log.contains("plum"), "{log}");
+    // Records of an older version have no session; they load and count as before.
+    let old: String = log
+        .lines()
+        .map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("session");
+            format!("{line}\n")
+        })
+        .collect();
+    let file = sandbox.root().join("old.jsonl");
+    sandbox.write(&file, &old);
+    // Where profiles take turns, a conversation that is known stays with its own.
+    let mut turns: Value = serde_json::from_str(&sandbox.config()).unwrap();
+    turns["auth"]["strategy"] = "round-robin".into();
+    let config = sandbox.root().join("turns.json");
+    sandbox.write(&config, &turns.to_string());
+    let simulated = |of: [&str; 2]| {
+        let config = config.display().to_string();
+        let line = ["models", "simulate", "--json", of[0], of[1], "--config", &config];
+        sandbox.run(&line).exits(0).json()["changed"]["result"].clone()
+    };
+    let (new, old) =
+        (simulated(["--last", "3"]), simulated(["--trace", &file.display().to_string()]));
+    assert_eq!((&new["served"], &old["served"]), (&json!(3), &json!(3)), "{new}\n{old}");
+    assert_eq!(new["switched"], 0, "{new}");
+    assert_ne!(old["switched"], 0, "{old}");
+}

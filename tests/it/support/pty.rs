@@ -3,14 +3,17 @@
 use std::io::{Read, Write};
 use std::num::NonZero;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A program on a terminal of 100 columns and 40 lines.
+/// A program on a terminal of 40 lines, and of 100 columns unless said otherwise.
 pub(crate) struct Terminal {
     child: Child,
     writer: pty_process::blocking::Pty,
     seen: Arc<Mutex<Seen>>,
+    /// Set once everything that was written has been read.
+    over: Arc<AtomicBool>,
 }
 
 struct Seen {
@@ -24,8 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Terminal {
     /// Starts a prepared command on a terminal.
     pub(crate) fn start(prepared: &Command) -> Self {
+        Self::start_with(prepared, 100)
+    }
+
+    /// Starts a prepared command on a terminal of so many columns.
+    pub(crate) fn start_with(prepared: &Command, columns: u16) -> Self {
         let (pty, pts) = pty_process::blocking::open().expect("a pseudo-terminal");
-        pty.resize(pty_process::Size::new(40, 100)).expect("a size");
+        pty.resize(pty_process::Size::new(40, columns)).expect("a size");
         let mut command = pty_process::blocking::Command::new(prepared.get_program());
         command = command.args(prepared.get_args()).env_clear().env("TERM", "xterm-256color");
         for (name, value) in prepared.get_envs() {
@@ -39,9 +47,10 @@ impl Terminal {
         let child = command.spawn(pts).expect("the program starts");
         let mut reader = duplicate(&pty);
         let size = |cells| NonZero::new(cells).expect("not zero");
-        let screen = vt100::Parser::new(size(40), size(100), 1000);
+        let screen = vt100::Parser::new(size(40), size(columns), 1000);
         let seen = Arc::new(Mutex::new(Seen { raw: Vec::new(), screen }));
-        let shared = Arc::clone(&seen);
+        let over = Arc::new(AtomicBool::new(false));
+        let (shared, ended) = (Arc::clone(&seen), Arc::clone(&over));
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             // Reading fails once the program has ended; that is the end of the output.
@@ -53,8 +62,9 @@ impl Terminal {
                 seen.raw.extend_from_slice(&buffer[..count]);
                 seen.screen.process(&buffer[..count]);
             }
+            ended.store(true, Ordering::Release);
         });
-        Self { child, writer: pty, seen }
+        Self { child, writer: pty, seen, over }
     }
 
     /// Types text, or keys as a terminal sends them.
@@ -106,6 +116,15 @@ impl Terminal {
     /// Returns every byte written to the terminal so far.
     pub(crate) fn raw(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().expect("not poisoned").raw).into_owned()
+    }
+
+    /// Waits for the end of the program, which must have gone well, and returns every byte that it
+    /// wrote.
+    #[track_caller]
+    pub(crate) fn all(&mut self) -> String {
+        assert_eq!(self.ends(), 0, "{}", self.screen());
+        until(|| self.over.load(Ordering::Acquire));
+        self.raw()
     }
 
     /// Waits for the end of the program and returns its exit code.

@@ -128,8 +128,9 @@ fn set(cx: &mut Context, args: &ArgMatches) -> Outcome {
         Err(_) if !args.get_flag("json") => Value::String(text.clone()),
         Err(error) => {
             // The parser's own message may quote the value.
-            let place =
-                error.position().map(|at| format!("line {}, column {}", at.line, at.column));
+            let place = error
+                .position()
+                .map(|at| format!("line {}, column {}", at.line + 1, at.column + 1));
             let place = place.unwrap_or_else(|| "its end".to_string());
             let message = format!("Failed to parse JSON5 value: something is wrong at {place}");
             return Err(Failure::input(message));
@@ -246,6 +247,7 @@ mod tests {
             "{}",
             wrong.stderr
         );
+        assert!(wrong.stderr.contains(" at line 1, column "), "{}", wrong.stderr);
         assert!(!wrong.stderr.contains("FAKE"));
         let ran = bench.run(&["config", "unset", "agents.defaults.timeoutSeconds"]);
         assert!(

@@ -8,10 +8,9 @@ use moltbot_profiles::{BlockKind, Profiles, Unusable, normalize_provider, remain
 use serde_json::json;
 
 use crate::context::iso;
-use crate::text::nearest;
 use crate::{Context, Exit, Failure, Outcome};
 
-use super::{agent_arg, json_arg, usual_provider};
+use super::{agent_arg, json_arg, unknown_profile, usual_provider};
 
 /// Describes the command.
 pub(crate) fn command(registry: &Registry) -> Command {
@@ -72,12 +71,7 @@ impl Wanted {
     fn check(&self, profiles: &Profiles, agent: &AgentPaths) -> Result<(), Failure> {
         let Some(id) = &self.profile else { return Ok(()) };
         if !profiles.contains(id) && profiles.stats(id).is_none() {
-            let message = format!("Auth profile \"{id}\" not found in {}.", agent.dir.display());
-            let failure = Failure::new(message).code("profile-unknown");
-            return Err(match nearest(id, profiles.iter().map(|(id, _)| id)) {
-                Some(near) => failure.hint(format!("did you mean {near}?")),
-                None => failure,
-            });
+            return Err(unknown_profile(agent, profiles, id));
         }
         let owner = provider_of(profiles, id);
         match &self.provider {

@@ -2,6 +2,12 @@
 
 use clap::{Arg, ArgAction};
 use moltbot_core::{Offer, Payer, ProviderInfo, Registry};
+use moltbot_gateway::AgentPaths;
+use moltbot_profiles::Profiles;
+
+use crate::Failure;
+use crate::out::clean;
+use crate::text::nearest;
 
 pub(crate) mod agent;
 pub(crate) mod agents;
@@ -33,6 +39,18 @@ pub fn json_arg() -> Arg {
 /// The flag `--agent`.
 pub fn agent_arg() -> Arg {
     Arg::new("agent").long("agent").value_name("ID").help("Use this agent, not the default one")
+}
+
+/// Refuses a profile that an agent does not have, and says which one was probably meant.
+pub(crate) fn unknown_profile(agent: &AgentPaths, profiles: &Profiles, id: &str) -> Failure {
+    let message = format!("Auth profile \"{}\" not found in {}.", clean(id), agent.dir.display());
+    let failure = Failure::new(message).code("profile-unknown");
+    let known = || profiles.iter().map(|(known, _)| known);
+    let short = known().find(|known| known.split_once(':').is_some_and(|(_, name)| name == id));
+    match short.or_else(|| nearest(id, known())) {
+        Some(near) => failure.hint(format!("did you mean {near}?")),
+        None => failure.hint("`moltbot models status` shows the profiles"),
+    }
 }
 
 /// The provider that examples and defaults use: the one whose offer is recommended, else the

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{Context, Exit, Failure, Outcome};
 
-use super::{agent_arg, json_arg, usual_provider};
+use super::{agent_arg, json_arg, unknown_profile, usual_provider};
 
 /// Describes the command.
 pub(crate) fn command(registry: &Registry) -> Command {
@@ -137,8 +137,7 @@ fn check(
 ) -> Result<(), Failure> {
     for id in ids {
         let Some(credential) = profiles.get(id) else {
-            let message = format!("Auth profile \"{id}\" not found in {}.", agent.dir.display());
-            return Err(Failure::new(message).code("profile-unknown"));
+            return Err(unknown_profile(agent, profiles, id));
         };
         let owner = normalize_provider(&credential.provider);
         if owner != provider {
@@ -202,6 +201,7 @@ mod tests {
             "{}",
             ran.stderr
         );
+        assert!(ran.stderr.contains("hint: `moltbot models status` shows"), "{}", ran.stderr);
         assert_eq!(json(&bench)["order"], Value::Null);
         assert!(!bench.store_path().exists());
         bench.run(&["models", "auth", "order", "clear", "--provider", "acme"]);

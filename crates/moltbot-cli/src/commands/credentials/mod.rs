@@ -16,7 +16,6 @@ use moltbot_profiles::Profiles;
 
 use crate::commands::agents;
 use crate::out::clean;
-use crate::text::nearest;
 use crate::{Context, Failure, Outcome, why};
 
 /// Describes the commands.
@@ -48,12 +47,7 @@ pub(crate) fn run(cx: &mut Context, name: &str, args: &ArgMatches) -> Option<Out
 
 /// Makes the failure of a profile that is not there, with the one that may have been meant.
 fn unknown(profiles: &Profiles, agent: &AgentPaths, id: &str) -> Failure {
-    let message = format!("Auth profile \"{id}\" not found in {}.", agent.dir.display());
-    let failure = Failure::new(message).code("profile-unknown");
-    match nearest(id, profiles.iter().map(|(id, _)| id)) {
-        Some(near) => failure.hint(format!("did you mean {near}?")),
-        None => failure,
-    }
+    super::unknown_profile(agent, profiles, id)
 }
 
 /// Tells whether an agent other than this one stores a profile; the config's entry serves both.

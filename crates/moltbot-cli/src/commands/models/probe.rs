@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches};
 use moltbot_gateway::{Engine, ProbeOptions, ProbeResult, ProbeTarget};
 use serde::Serialize;
 
+use crate::commands::unknown_profile;
 use crate::out::clean;
-use crate::text::nearest;
 use crate::{Context, Failure};
 
 /// The flags of a probe.
@@ -120,15 +120,7 @@ fn check(cx: &mut Context, engine: &Engine, plan: &Plan) -> Result<(), Failure> 
     let profiles = cx.store(agent).load_blocking()?.profiles;
     match plan.profile_ids.iter().find(|id| !profiles.contains(id)) {
         None => Ok(()),
-        Some(id) => {
-            let dir = agent.dir.display();
-            let message = format!("Auth profile \"{}\" not found in {dir}.", clean(id));
-            let failure = Failure::new(message).code("profile-unknown");
-            Err(match nearest(id, profiles.iter().map(|(id, _)| id)) {
-                Some(near) => failure.hint(format!("did you mean {near}?")),
-                None => failure.hint("`moltbot models status` shows the profiles"),
-            })
-        }
+        Some(id) => Err(unknown_profile(agent, &profiles, id)),
     }
 }
 

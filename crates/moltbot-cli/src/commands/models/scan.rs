@@ -349,7 +349,7 @@ fn choose(
     let mut fallbacks: Vec<&Row> = Vec::new();
     if flag("yes") {
         fallbacks = works.iter().filter(fallback).copied().collect();
-    } else if asks && (!works.is_empty()) {
+    } else if asks && !works.is_empty() {
         let wanted = |row: &&&Row| flag("set-default") || flag("set-image") || fallback(row);
         let rows: Vec<&Row> = works.iter().filter(wanted).copied().collect();
         let chosen = if rows.is_empty() { HashSet::new() } else { pick(&rows)? };
