@@ -193,7 +193,7 @@ fn plain(value: &str, out: &mut String) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'=';
     if value.is_empty() {
         out.push('-');
-    } else if value.bytes().all(is_plain) {
+    } else if value.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         out.push_str(value);
     } else {
         // Writing into a text does not fail.
