@@ -1,5 +1,7 @@
 //! The tree of commands, and how a command line is taken apart.
 
+use std::mem::ManuallyDrop;
+
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use moltbot_core::Registry;
@@ -109,6 +111,15 @@ fn branch(registry: &Registry, args: &[String]) -> Command {
     }
 }
 
+/// Builds one twig of the largest branch, if the command line begins with its two words: most of
+/// what the shortest commands did was to build its neighbours and to take them apart again. What
+/// is wrong with a command line is said by the whole branch.
+fn twig(registry: &Registry, args: &[String]) -> Option<Command> {
+    let (first, second) = (args.first()?, args.get(1)?);
+    let models = commands::models::twig(registry, second).filter(|_| first == "models")?;
+    Some(root().subcommand(models))
+}
+
 fn root() -> Command {
     let global = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("moltbot")
@@ -142,8 +153,13 @@ pub(crate) enum Parsed {
 
 /// Takes a command line apart, the global flags being gone already.
 pub(crate) fn parse(registry: &Registry, args: &[String], color: bool) -> Result<Parsed, Failure> {
-    let words = std::iter::once("moltbot").chain(args.iter().map(String::as_str));
-    match branch(registry, args).try_get_matches_from(words) {
+    let words = || std::iter::once("moltbot").chain(args.iter().map(String::as_str));
+    // Trees are not taken apart: the process ends soon, and that takes as long as building them.
+    let matches = |command: Command| ManuallyDrop::new(command).try_get_matches_from_mut(words());
+    if let Some(Ok(matched)) = twig(registry, args).map(matches) {
+        return Ok(Parsed::Run(matched));
+    }
+    match matches(branch(registry, args)) {
         Ok(matches) => Ok(Parsed::Run(matches)),
         Err(error) => {
             let shown = error.render();
@@ -214,6 +230,48 @@ mod tests {
                 assert!(!silent, "{path} {}", arg.get_id());
             }
         });
+    }
+
+    /// Returns the words of a command and what its own arguments are.
+    fn leaf(matches: &ArgMatches) -> (Vec<&str>, String) {
+        let (mut words, mut at) = (Vec::new(), matches);
+        while let Some((name, inner)) = at.subcommand() {
+            words.push(name);
+            at = inner;
+        }
+        (words, format!("{at:?}"))
+    }
+
+    #[test]
+    fn a_twig_reads_what_the_whole_tree_reads() {
+        let registry = Bench::new().registry;
+        for line in [
+            "models status --json --agent a",
+            "models list --all",
+            "models why --last 3",
+            "models scan --json",
+            "models auth order get --provider acme",
+            "models cooldown",
+            "models status --bogus",
+            "models status --help",
+            "models --json status",
+            "models sttaus",
+            "models help status",
+        ] {
+            let args: Vec<String> = line.split(' ').map(String::from).collect();
+            let words = || std::iter::once("moltbot").chain(line.split(' '));
+            let whole = command(registry).try_get_matches_from(words());
+            match (parse(registry, &args, false), whole) {
+                (Ok(Parsed::Run(twig)), Ok(whole)) => {
+                    assert_eq!(leaf(&twig), leaf(&whole), "{line}");
+                }
+                (Ok(Parsed::Help(shown)), Err(error)) => assert_eq!(shown, error.to_string()),
+                (Err(failure), Err(error)) => {
+                    assert!(error.to_string().contains(&failure.message), "{line}");
+                }
+                _ => panic!("{line}: one reads it, the other does not"),
+            }
+        }
     }
 
     #[test]

@@ -92,7 +92,9 @@ pub fn load(input: &LoadInput<'_>) -> Result<Loaded, ConfigError> {
 /// left to [`load`].
 pub fn shell_import(input: &LoadInput<'_>) -> Option<ShellImport> {
     let file = input.paths.config_file();
-    let document = Document::read(file, input.paths.home(), &Overlay::new()).ok();
+    let document = may_say(file, b"shellEnv")
+        .then(|| Document::read(file, input.paths.home(), &Overlay::new()).ok())
+        .flatten();
     let setting = |name: &str| {
         let path = KeyPath::keys(["env", "shellEnv", name]);
         document.as_ref()?.merged.find(&path).map(|node| node.to_value())
@@ -100,6 +102,14 @@ pub fn shell_import(input: &LoadInput<'_>) -> Option<ShellImport> {
     let enabled = setting("enabled").and_then(|value| value.as_bool());
     let timeout = setting("timeoutMs").and_then(|value| u32::try_from(value.as_u64()?).ok());
     ShellImport::wanted(input.env, enabled, timeout)
+}
+
+/// Tells whether a file may have a key of that name, in itself or in what it includes; a look at
+/// the text is much quicker than to read it.
+fn may_say(file: &Path, key: &[u8]) -> bool {
+    let text = std::fs::read(file).unwrap_or_default();
+    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    has(key) || has(b"$include") || has(b"\\")
 }
 
 pub(crate) fn load_with(input: &LoadInput<'_>, overlay: &Overlay) -> Result<Loaded, ConfigError> {

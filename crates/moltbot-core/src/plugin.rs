@@ -1,11 +1,12 @@
 //! What a plugin is, how it registers, and what the host finds.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::{AuthMethod, Code, Offer, Provider, ProviderInfo};
+use crate::{AuthMethod, Code, Field, Offer, Provider, ProviderInfo, Text};
 
 /// The version of these interfaces, compared when a plugin comes from outside.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -203,7 +204,7 @@ impl Registry {
             for provider in plugin.providers {
                 let info: &'static ProviderInfo = Box::leak(Box::new(provider.info()));
                 for id in std::iter::once(&info.id).chain(&info.legacy_ids) {
-                    claims.claim("provider", id, plugin.id)?;
+                    claims.claim("provider", id.clone(), plugin.id)?;
                 }
                 providers.push(ProviderEntry { plugin, info, provider: *provider });
             }
@@ -214,8 +215,8 @@ impl Registry {
             for method in plugin.auth {
                 for provider in &providers {
                     for offer in method.offers(provider.info) {
-                        claims.offer(&offer, &provider.info.id, plugin.id, reserved_flags)?;
-                        let offer = Box::leak(Box::new(offer));
+                        let offer: &'static Offer = Box::leak(Box::new(offer));
+                        claims.offer(offer, &provider.info.id, plugin.id, reserved_flags)?;
                         let (method, provider) = (*method, provider.info);
                         offers.push(OfferEntry { plugin, method, provider, offer });
                     }
@@ -275,34 +276,40 @@ impl Registry {
     }
 }
 
-/// Who claimed which name first.
+/// Who claimed which name first, and for a flag with what meaning.
 #[derive(Default)]
-struct Claims(HashMap<(&'static str, String), (String, String)>);
+struct Claims(HashMap<(&'static str, Text), (&'static str, Option<&'static Field>)>);
 
 impl Claims {
-    fn claim(&mut self, what: &'static str, name: &str, by: &str) -> Result<(), RegistryError> {
-        self.claim_same(what, name, by, by.to_string() + "\0" + name)
+    fn claim(
+        &mut self,
+        what: &'static str,
+        name: impl Into<Text>,
+        by: &'static str,
+    ) -> Result<(), RegistryError> {
+        self.claim_same(what, name.into(), by, None)
     }
 
-    /// Claims a name; claiming it again with an equal `value` is allowed.
+    /// Claims a name; claiming it again with an equal field is allowed.
     fn claim_same(
         &mut self,
         what: &'static str,
-        name: &str,
-        by: &str,
-        value: String,
+        name: Text,
+        by: &'static str,
+        field: Option<&'static Field>,
     ) -> Result<(), RegistryError> {
-        let key = (what, name.to_string());
-        match self.0.get(&key) {
-            Some((_, held)) if what == "flag" && *held == value => Ok(()),
-            Some((first, _)) => Err(RegistryError::Twice {
-                what,
-                name: name.to_string(),
-                first: first.clone(),
-                second: by.to_string(),
-            }),
-            None => {
-                self.0.insert(key, (by.to_string(), value));
+        match self.0.entry((what, name)) {
+            Entry::Occupied(held) => match (held.get().1, field) {
+                (Some(held), Some(field)) if held == field => Ok(()),
+                _ => Err(RegistryError::Twice {
+                    what,
+                    name: held.key().1.to_string(),
+                    first: held.get().0.to_string(),
+                    second: by.to_string(),
+                }),
+            },
+            Entry::Vacant(free) => {
+                free.insert((by, field));
                 Ok(())
             }
         }
@@ -310,17 +317,17 @@ impl Claims {
 
     fn offer(
         &mut self,
-        offer: &Offer,
+        offer: &'static Offer,
         provider: &str,
-        by: &str,
+        by: &'static str,
         reserved: &[&str],
     ) -> Result<(), RegistryError> {
         for choice in std::iter::once(&offer.choice).chain(&offer.aliases) {
-            self.claim("auth choice", choice, by)?;
+            self.claim("auth choice", choice.clone(), by)?;
         }
         for verb in &offer.verbs {
             // `models auth VERB --provider P`: two providers may share a verb.
-            self.claim("auth verb", &format!("{} --provider {provider}", verb.name), by)?;
+            self.claim("auth verb", format!("{} --provider {provider}", verb.name), by)?;
         }
         for field in &offer.fields {
             let Some(flag) = &field.flag else { continue };
@@ -328,7 +335,7 @@ impl Claims {
                 let (flag, plugin) = (flag.to_string(), by.to_string());
                 return Err(RegistryError::Reserved { flag, plugin });
             }
-            self.claim_same("flag", flag, by, format!("{field:?}"))?;
+            self.claim_same("flag", flag.clone(), by, Some(field))?;
         }
         Ok(())
     }

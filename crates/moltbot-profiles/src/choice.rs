@@ -288,7 +288,9 @@ pub fn order(input: &ChoiceInput<'_>) -> Choice {
     let provider = normal(input.provider);
     let (from, base) = base(input, &provider);
     let explicit = matches!(from, OrderSource::Store | OrderSource::Config);
-    let (mut ready, mut cooling) = (Vec::new(), Vec::new());
+    // As a rule nearly all can be used.
+    let mut ready: Vec<Eligible> = Vec::with_capacity(base.len());
+    let mut cooling = Vec::new();
     let (mut skipped, mut seen) = (Vec::new(), HashSet::new());
     for (id, stored) in base {
         // What is stored is there once and leaves nobody out: nothing to remember.

@@ -26,32 +26,49 @@ use crate::{Context, Failure, Outcome};
 use super::{auth, cooldown, order};
 pub(crate) use glance::{Glance, deep, glance};
 
+/// A subcommand: its name, and how it is described.
+type Subcommand = (&'static str, fn(&Registry) -> Command);
+
+/// Every subcommand, in the order of the help.
+const SUBCOMMANDS: &[Subcommand] = &[
+    ("status", |_| status::command()),
+    ("list", list::command),
+    ("set", set::command),
+    ("set-image", set::image_command),
+    ("aliases", aliases::command),
+    ("fallbacks", fallbacks::command),
+    ("image-fallbacks", fallbacks::image_command),
+    ("scan", scan::command),
+    ("auth", |registry| {
+        let auth = auth::command(registry);
+        auth.subcommand(order::command(registry)).subcommand(cooldown::command(registry))
+    }),
+    ("why", |_| why::command()),
+    ("simulate", |_| simulate::command()),
+    ("usage", |_| usage::command()),
+];
+
 /// Describes the command.
 pub(crate) fn command(registry: &Registry) -> Command {
+    bare().subcommands(SUBCOMMANDS.iter().map(|(_, describe)| describe(registry)))
+}
+
+/// Describes the command with one subcommand alone, if there is one of that name.
+pub(crate) fn twig(registry: &Registry, name: &str) -> Option<Command> {
+    let (_, describe) = SUBCOMMANDS.iter().find(|(known, _)| *known == name)?;
+    Some(bare().subcommand(describe(registry)))
+}
+
+fn bare() -> Command {
     let flag = |id: &'static str, help: &'static str| {
         Arg::new(id).long(id).help(help).action(ArgAction::SetTrue)
     };
-    let auth = auth::command(registry);
     Command::new("models")
         .about("Show and change the models in use and the credentials behind them")
         .args_conflicts_with_subcommands(true)
         .args(status::args())
         .arg(flag("status-json", "The same as `models status --json`").conflicts_with("json"))
         .arg(flag("status-plain", "The same as `models status --plain`"))
-        .subcommand(status::command())
-        .subcommand(list::command(registry))
-        .subcommand(set::command(registry))
-        .subcommand(set::image_command(registry))
-        .subcommand(aliases::command(registry))
-        .subcommand(fallbacks::command(registry))
-        .subcommand(fallbacks::image_command(registry))
-        .subcommand(scan::command(registry))
-        .subcommand(
-            auth.subcommand(order::command(registry)).subcommand(cooldown::command(registry)),
-        )
-        .subcommand(why::command())
-        .subcommand(simulate::command())
-        .subcommand(usage::command())
         .after_help(
             "Examples:\n  moltbot models\n  moltbot models status --json\n  \
              moltbot models list --all\n  moltbot models set <model>",
