@@ -26,6 +26,12 @@ const GATEWAY_TOKEN: &str = "mbg_BENCHbenchBENCHbenchBENCHbench";
 /// How many idle sessions memory is divided by; the pool keeps as many.
 const IDLE: usize = 8;
 
+/// Where the host runs programs: they look around there before their first turn.
+const PROGRAMS: &str = ".moltbot/agents/main/agent/programs";
+
+/// How long a program that was started or ended goes on with its own affairs.
+const PAUSE: Duration = Duration::from_millis(700);
+
 /// Describes the chore.
 pub(crate) fn command() -> clap::Command {
     let number = |name: &'static str, default: &'static str, help: &'static str| {
@@ -73,11 +79,16 @@ pub(crate) fn bench(args: &ArgMatches) -> Result<()> {
 
     let home = Home::new(&host, &program, Some(&lab.url()))?;
     let gate = Gate::start(&home)?;
-    // Both in turn, so that whatever else the machine does meets both.
+    // Both in turn, so that whatever else the machine does meets both; and neither meets what the
+    // one before still does.
     let (mut own_first, mut our_first) = (Vec::new(), Vec::new());
-    for _ in 0..starts {
-        own_first.push(Own::start(&home, &lab.url())?.1);
-        our_first.push(gate.turn(&mut vec![])?);
+    for round in 0..2 * starts {
+        std::thread::sleep(PAUSE);
+        // Own, ours, ours, own: each follows each as often.
+        match round % 4 {
+            0 | 3 => own_first.push(Own::start(&home, &lab.url())?.1),
+            _ => our_first.push(gate.turn(&mut vec![])?),
+        }
     }
     let (mut own, _) = Own::start(&home, &lab.url())?;
     let mut talk = Vec::new();
@@ -121,7 +132,7 @@ struct Home {
 impl Home {
     fn new(host: &Path, program: &Path, lab: Option<&str>) -> Result<Self> {
         let home = Self { dir: tempfile::tempdir()?, host: host.to_path_buf() };
-        for dir in ["bin", ".claude", ".moltbot/agents/main/agent"] {
+        for dir in ["bin", ".claude", PROGRAMS] {
             std::fs::create_dir_all(home.path(dir))?;
         }
         std::os::unix::fs::symlink(program, home.path("bin/claude"))?;
@@ -217,7 +228,7 @@ impl Own {
             .env_clear()
             .envs(home.env())
             .envs(env)
-            .current_dir(home.dir.path())
+            .current_dir(home.path(PROGRAMS))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
