@@ -164,6 +164,10 @@ impl Plan {
     /// in it must not end the program that loaded it.
     fn profiles(&self, options: &Options) -> Table {
         let mut profiles = section(&self.workspace, "profile");
+        // It inherits what other builds make quick, crate by crate.
+        if let Some(release) = profiles.get_mut("release").and_then(toml::Value::as_table_mut) {
+            release.remove("package");
+        }
         let mut dist = section(&profiles, "dist");
         dist.entry("opt-level").or_insert_with(|| "z".into());
         if !options.cdylib && !options.unwind {
