@@ -26,6 +26,9 @@ pub(super) const BYSTANDER: &str = "anthropic:manual";
 pub(super) const BYSTANDER_SECRET: &str = "sk-ant-oat01-FAKEbystander0000000000000000000000\
                                            00000000000000000000000000000000000000";
 
+/// How the name of a copy begins that a program makes of a library to load it.
+pub(super) const COPY: &str = ".copy-";
+
 /// A home directory, deleted afterwards.
 pub(super) struct Ground {
     dir: TempDir,
@@ -108,13 +111,16 @@ impl Ground {
 
     /// Takes the marks away that a killed program left of a library it was calling, which is what
     /// `moltbot plugins trust PATH --retry` does: that a library is not loaded again before
-    /// somebody says so is no loss, but it would hide one.
+    /// somebody says so is no loss, but it would hide one. Its copy of that library goes too.
     pub(super) fn forgive(&self) -> Result<()> {
         let Ok(entries) = fs::read_dir(self.state().join("plugins")) else { return Ok(()) };
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|end| end == "mark") {
-                fs::remove_file(path)?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(".mark") {
+                fs::remove_file(&path)?;
+            } else if name.starts_with(COPY) {
+                fs::remove_dir_all(&path)?;
             }
         }
         Ok(())
