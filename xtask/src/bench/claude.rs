@@ -350,9 +350,11 @@ fn memory(home: &Home) -> Result<f64> {
     Ok((resident()? - before) / (IDLE - 1) as f64)
 }
 
-/// What is killed in the middle of a turn of a program that does not end by itself; each tells
-/// whether something outlived it.
-const KILLS: [(&str, fn(&Home) -> Result<bool>); 4] = [
+/// Kills something in the middle of a turn, and tells whether something outlived it.
+type Kill = fn(&Home) -> Result<bool>;
+
+/// What is killed in the middle of a turn of a program that does not end by itself.
+const KILLS: [(&str, Kill); 4] = [
     ("left of a killed `agent`", kill_agent),
     ("left of a killed gateway", kill_gateway),
     ("left of a killed program, under `agent`", |home| kill_program(home, home.agent()?)),
