@@ -240,7 +240,11 @@ impl ProbeStatus {
     }
 }
 
-pub(crate) fn target_of(setup: &ProviderSetup, model: &Option<String>, source: &Source) -> ProbeTarget {
+pub(crate) fn target_of(
+    setup: &ProviderSetup,
+    model: &Option<String>,
+    source: &Source,
+) -> ProbeTarget {
     let place = match source.kind {
         SourceKind::Config => "models.json",
         _ => "env",
