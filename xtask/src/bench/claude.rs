@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ pub(crate) fn command() -> clap::Command {
                 .help("The claude program; it only ever talks to a lab on this machine"),
         )
         .arg(number("turns", "40", "Warm turns each way"))
-        .arg(number("starts", "10", "First turns each way"))
+        .arg(number("starts", "20", "First turns each way"))
         .arg(number("kills", "200", "Kills, each with a fake program that hangs"))
         .arg(
             Arg::new("binary")
@@ -231,7 +232,8 @@ impl Own {
             .current_dir(home.path(PROGRAMS))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
             .spawn()?;
         let stdin = child.stdin.take().context("a pipe")?;
         let output = BufReader::new(child.stdout.take().context("a pipe")?);

@@ -107,16 +107,13 @@ impl Toolchain {
             .args(["build", "--locked", "--profile", PROFILE, "--quiet"])
             // Symbols are needed for the report; `strip` takes them out afterwards.
             .args(["--config", "profile.dist.strip=false"])
-            .arg("--target-dir")
+            // Named even if it is this machine: so the flags reach what ships, and no build script.
+            .args(["--target", self.target(), "--target-dir"])
             .arg(build)
-            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(source, build)?);
-        let mut dir = build.to_path_buf();
-        if let Some(target) = &self.target {
-            command.args(["--target", target]);
-            dir.push(target);
-        }
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(source, build, options.unwinds())?);
         must(&mut command)?;
-        let product = dir.join(PROFILE).join(file_name(options, self.target()));
+        let dir = build.join(self.target()).join(PROFILE);
+        let product = dir.join(file_name(options, self.target()));
         ensure!(product.is_file(), "cargo made no {}", product.display());
         Ok(product)
     }
@@ -134,8 +131,9 @@ impl Toolchain {
     }
 
     /// Returns the flags that map every path of this machine to a fixed one; of several that fit,
-    /// the compiler takes the last.
-    fn flags(&self, source: &Path, build: &Path) -> Result<OsString> {
+    /// the compiler takes the last. Where nothing unwinds, the tables for it are left out: an
+    /// eighth of the smallest binary.
+    fn flags(&self, source: &Path, build: &Path, unwinds: bool) -> Result<OsString> {
         let mut maps = vec![(self.cargo_home.clone(), "/cargo".to_string())];
         let registries = self.cargo_home.join("registry/src");
         if registries.is_dir() {
@@ -157,6 +155,9 @@ impl Toolchain {
             flags.push(from);
             flags.push("=");
             flags.push(to);
+        }
+        if !unwinds {
+            flags.push("\x1f-Cforce-unwind-tables=no");
         }
         Ok(flags)
     }
@@ -240,8 +241,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mirror = home.path().join("registry/src/mirror-0123");
         std::fs::create_dir_all(&mirror).unwrap();
-        let flags = toolchain(home.path()).flags(Path::new("/a/source"), Path::new("/b")).unwrap();
-        let flags = flags.into_string().unwrap();
+        let toolchain = toolchain(home.path());
+        let flags = |unwinds| {
+            let flags = toolchain.flags(Path::new("/a/source"), Path::new("/b"), unwinds);
+            flags.unwrap().into_string().unwrap()
+        };
+        assert_eq!(flags(false), flags(true) + "\x1f-Cforce-unwind-tables=no");
+        let flags = flags(true);
         let flags: Vec<&str> = flags
             .split('\x1f')
             .map(|flag| flag.strip_prefix("--remap-path-prefix=").unwrap())

@@ -1,5 +1,6 @@
-//! The check of `dist` itself, with real builds: the smallest useful binary, built twice, and one
-//! with other plugins, beside the stock binary as the tests build it.
+//! The check of `dist` itself, with real builds: the smallest useful binary, one with other plugins
+//! of which one is a stranger's, and a library of plugins; beside the stock binary as the tests
+//! build it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use moltbot_abi::host::{self, Carried, Kind, Pin, Place};
+
+use super::options::{Source, With};
 use super::{Options, Report, ask, make};
-use crate::workspace::{cargo, must, target_dir};
+use crate::workspace::{cargo, must, root, target_dir};
 
 /// What no binary without subscription plugins may contain.
 const SUBSCRIPTION: [&str; 4] =
@@ -18,26 +22,56 @@ const SUBSCRIPTION: [&str; 4] =
 /// The most bytes the smallest binary may have. The aim is 5 MiB; this keeps it from growing.
 const MOST_BYTES: u64 = 13 * 524_288;
 
-/// Builds, searches and asks.
+/// Builds, searches and asks; the smallest binary is built twice and compared.
 pub(crate) fn run() -> Result<()> {
-    let smallest = smallest()?;
-    let other = subset("moltbot-commands", &["anthropic", "command", "sdk-profile"], false)?.1;
+    check(true)
+}
+
+/// The same for every change: of the three only the library, which is quick to build, is built
+/// twice and compared.
+pub(crate) fn run_short() -> Result<()> {
+    check(false)
+}
+
+fn check(verify: bool) -> Result<()> {
+    library()?;
+    let smallest = smallest(verify)?;
+    let acme = root().join("tests/fixtures/acme-sso");
+    let acme = With { package: "moltbot-plugin-acme-sso".into(), source: Source::Path(acme) };
+    let plugins = named(&["anthropic", "command", "sdk-profile"]);
+    let name = "moltbot-commands".to_string();
+    let other = make(&Options { name, plugins, with: vec![acme], ..Options::default() })?.1;
     compare(&[&smallest, &other])
 }
 
-/// The part of it that fits into every change's check: the smallest binary, reproduced, searched
-/// and asked.
-pub(crate) fn run_short() -> Result<()> {
-    compare(&[&smallest()?])
+fn named(plugins: &[&str]) -> Vec<String> {
+    plugins.iter().map(ToString::to_string).collect()
 }
 
-fn subset(name: &str, plugins: &[&str], verify: bool) -> Result<(Report, PathBuf)> {
-    let plugins = plugins.iter().map(ToString::to_string).collect();
-    make(&Options { name: name.to_string(), plugins, verify, ..Options::default() })
+/// Builds two plugins as one library, twice, and loads it.
+fn library() -> Result<()> {
+    let name = "moltbot-bundle".to_string();
+    let plugins = named(&["api-key", "command"]);
+    let options = Options { name, plugins, cdylib: true, verify: true, ..Options::default() };
+    let (_, file) = make(&options)?;
+    // Where only its owner can write, whatever the workspace's mode.
+    let dir = tempfile::tempdir()?;
+    let copy = dir.path().join("bundle.so");
+    std::fs::copy(file, &copy)?;
+    std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let found = host::read(&copy, None)?;
+    let (path, sha256) = (found.path.clone(), found.sha256.clone());
+    let pin = Pin { path, sha256, kind: Kind::Library, allow_abort: false };
+    let carried = host::open(&found, &pin, &Place::new(dir.path().join("state"), &[]), false)?;
+    let ids: Vec<&str> = carried.iter().map(|one: &Carried| one.plugin().id).collect();
+    ensure!(ids == ["api-key", "command"], "the library holds {ids:?}");
+    Ok(())
 }
 
-fn smallest() -> Result<PathBuf> {
-    let (report, smallest) = subset("moltbot-smallest", &["anthropic", "api-key"], true)?;
+fn smallest(verify: bool) -> Result<PathBuf> {
+    let (name, plugins) = ("moltbot-smallest".to_string(), named(&["anthropic", "api-key"]));
+    let (report, smallest): (Report, PathBuf) =
+        make(&Options { name, plugins, verify, ..Options::default() })?;
     eprintln!("{}", report.text());
     let bytes = std::fs::read(&smallest)?;
     let found = contained(&bytes, &SUBSCRIPTION);
@@ -76,9 +110,15 @@ fn lacks_by_name(binary: &Path) -> Result<()> {
 fn compare(binaries: &[&Path]) -> Result<()> {
     must(cargo().args(["build", "--quiet", "--package", "moltbot"]))?;
     let stock = target_dir().join("debug/moltbot");
-    let everything = Shown::of(&stock)?;
+    let mut everything = Shown::default();
+    let mut shown = Vec::new();
     for binary in binaries.iter().copied().chain([stock.as_path()]) {
         let own = Shown::of(binary)?;
+        everything.choices.extend(own.choices.iter().cloned());
+        everything.flags.extend(own.flags.iter().cloned());
+        shown.push((binary, own));
+    }
+    for (binary, own) in shown {
         let help = ask(binary, &["onboard", "--help"])?;
         everything.compare(&own, &help).with_context(|| binary.display().to_string())?;
     }
@@ -121,11 +161,12 @@ impl Shown {
 
     /// Fails unless `help` shows, of everything there is, exactly what is `own`.
     fn compare(&self, own: &Self, help: &str) -> Result<()> {
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        let words: BTreeSet<&str> = help.split(|c| !word(c)).collect();
-        for (all, own) in [(&self.choices, &own.choices), (&self.flags, &own.flags)] {
+        let flags = (&self.flags, &own.flags, words(help));
+        // A choice may be an everyday word, so it counts only where choices stand.
+        let choices = (&self.choices, &own.choices, words(paragraph(help, "--auth-choice")));
+        for (all, own, shown) in [choices, flags] {
             for name in all {
-                match (words.contains(name.as_str()), own.contains(name)) {
+                match (shown.contains(name.as_str()), own.contains(name)) {
                     (true, false) => {
                         bail!("`onboard --help` shows {name}, which is not in this build")
                     }
@@ -136,6 +177,16 @@ impl Shown {
         }
         Ok(())
     }
+}
+
+/// Returns what the help says of a flag: from it to the next one.
+fn paragraph<'h>(help: &'h str, flag: &str) -> &'h str {
+    let after = help.split_once(flag).map_or("", |(_, after)| after);
+    after.split("\n      --").next().unwrap_or_default()
+}
+
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect()
 }
 
 #[cfg(test)]
@@ -155,13 +206,15 @@ mod tests {
         };
         let all = shown(&["key", "key-token"], &["--key", "--token"]);
         let own = shown(&["key"], &["--key"]);
-        all.compare(&own, "possible values: key\n  --key <KEY>").unwrap();
+        let choice = "--auth-choice <CHOICE>\n          [values: ";
+        all.compare(&own, &format!("{choice}key]\n      --key <KEY>\n      key-token")).unwrap();
         for (help, text) in [
-            ("values: key, key-token\n --key", "shows key-token"),
-            ("values: key\n --key --token", "shows --token"),
-            ("values: key\n --keys", "does not show --key"),
+            ("key, key-token]\n      --key", "shows key-token"),
+            ("]\n      --key key", "does not show key"),
+            ("key]\n      --key --token", "shows --token"),
+            ("key]\n      --keys", "does not show --key"),
         ] {
-            let error = all.compare(&own, help).unwrap_err().to_string();
+            let error = all.compare(&own, &format!("{choice}{help}")).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
     }

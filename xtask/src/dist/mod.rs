@@ -54,7 +54,10 @@ pub(crate) fn make(options: &Options) -> Result<(Report, PathBuf)> {
 fn make_in(options: &Options, dist: &Path, out: &Path) -> Result<(Report, PathBuf)> {
     let toolchain = Toolchain::find(options.target.as_deref())?;
     let build = dist.join(".build");
-    let source = out.join("source");
+    // One place for all, because the flags name it: with the same flags, what two builds have in
+    // common is compiled once.
+    let source = dist.join(".source");
+    fs::create_dir_all(out)?;
     let say = |step: &str| eprintln!("dist {}: {step}", options.name);
 
     say("stage");
@@ -70,6 +73,12 @@ fn make_in(options: &Options, dist: &Path, out: &Path) -> Result<(Report, PathBu
     let (metadata, features) = resolve(options, &plan, &source, &seed, &toolchain)?;
     let lock = fs::read_to_string(source.join("Cargo.lock"))?;
     fs::write(out.join(format!("{}.lock", options.name)), &lock)?;
+
+    let kept = out.join("source");
+    if kept.exists() {
+        fs::remove_dir_all(&kept)?;
+    }
+    copy_tree(&source, &kept, &[])?;
 
     say("check");
     resolve::check(&metadata, &plan)?;
@@ -125,7 +134,7 @@ fn make_in(options: &Options, dist: &Path, out: &Path) -> Result<(Report, PathBu
         plugins,
         lab: options.lab,
         host: options.host.clone(),
-        unwind: options.unwind || options.cdylib,
+        unwind: options.unwinds(),
         size: bytes.len() as u64,
         sha256: sha256(&bytes),
         lock_sha256: sha256(lock.as_bytes()),

@@ -116,6 +116,12 @@ struct File {
 }
 
 impl Options {
+    /// Tells whether a panic unwinds. In a library it always does: it must not end the program
+    /// that loaded it.
+    pub(crate) fn unwinds(&self) -> bool {
+        self.unwind || self.cdylib
+    }
+
     /// Reads the flags, and the file that they or nobody names; flags win. `known` are the
     /// workspace's plugins, `here` is the working directory.
     pub(crate) fn read(args: &ArgMatches, known: &[String], here: &Path) -> Result<Self> {

@@ -170,7 +170,7 @@ impl Plan {
         }
         let mut dist = section(&profiles, "dist");
         dist.entry("opt-level").or_insert_with(|| "z".into());
-        if !options.cdylib && !options.unwind {
+        if !options.unwinds() {
             dist.entry("panic").or_insert_with(|| "abort".into());
         }
         profiles.insert("dist".into(), dist.into());
