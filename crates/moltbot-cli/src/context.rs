@@ -435,7 +435,8 @@ impl Context {
                 // First, so that the signal is caught before the future does anything.
                 biased;
                 _ = tokio::signal::ctrl_c() => {
-                    prompt::forget_interrupt();
+                    // Answered here: no later question must hear of it.
+                    prompt::take_interrupt();
                     Err(Failure::cancelled())
                 }
                 output = future => Ok(output),

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -118,7 +118,7 @@ pub(crate) struct Quiet(Option<Termios>);
 impl Quiet {
     /// Turns echo and line editing off. Ctrl-C between two questions is kept for the next one.
     pub(crate) fn start() -> Self {
-        LazyLock::force(&INTERRUPTED);
+        INTERRUPTED.get_or_init(catch_interrupt);
         Self(change(|modes| modes & !(LocalModes::ECHO | LocalModes::ICANON)))
     }
 
@@ -138,17 +138,20 @@ impl Drop for Quiet {
     }
 }
 
-/// Tells that Ctrl-C came as a signal: while no question was open, and so no key was read.
-static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
+/// Tells that Ctrl-C came as a signal: while no question was open, and so no key was read. Not set
+/// where a single question is asked: there Ctrl-C ends the program at once, as everywhere else.
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+fn catch_interrupt() -> Arc<AtomicBool> {
     let flag = Arc::default();
-    // Without the handler Ctrl-C ends the program at once, as it does everywhere else.
+    // Where no handler can be set, Ctrl-C ends the program at once.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag));
     flag
-});
+}
 
-/// Forgets a Ctrl-C that has been answered in another way.
-pub(crate) fn forget_interrupt() {
-    INTERRUPTED.store(false, Ordering::Relaxed);
+/// Takes note of a Ctrl-C that came as a signal, and forgets it.
+pub(crate) fn take_interrupt() -> bool {
+    INTERRUPTED.get().is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
 }
 
 /// Runs a prompt with echo, line editing and signals off from before the first key to after the
@@ -161,7 +164,7 @@ fn quietly<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let off = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
     let _quiet = Quiet(change(|modes| modes & !off));
     // Only now: from here on Ctrl-C is a key, until here it was a signal.
-    if INTERRUPTED.swap(false, Ordering::Relaxed) {
+    if take_interrupt() {
         return Err(io::ErrorKind::Interrupted.into());
     }
     prompt()
