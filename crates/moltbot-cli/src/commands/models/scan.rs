@@ -71,7 +71,7 @@ struct Asked {
     provider: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
-    /// `ok`, `no_list`, or the code of what failed.
+    /// `ok`, `no-list`, or the code of what failed.
     status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -230,7 +230,7 @@ fn ask(
                 asked.latency_ms = Some(offered.latency_ms);
             }
             Ok(None) => {
-                asked.status = "no_list".into();
+                asked.status = "no-list".into();
                 asked.error = Some("it has no list of models to ask for".into());
             }
             Err(error) => {
@@ -308,7 +308,7 @@ fn print(cx: &mut Context, providers: &[Asked], models: &[Row], unsized_names: u
                 cx.out.wrapped(text, 2);
             }
             // Nobody set it up, or it never has a list: nothing went wrong.
-            (None, Some(_)) if matches!(&*asked.status, "no-credential" | "no_list") => {}
+            (None, Some(_)) if matches!(&*asked.status, "no-credential" | "no-list") => {}
             (None, why) => {
                 let why = why.as_deref().unwrap_or_default();
                 cx.out.warn(format!("{provider} was not asked: {why}"));
