@@ -14,6 +14,7 @@ use moltbot_core::{
     async_trait,
 };
 use moltbot_gateway::TestClock;
+use moltbot_profiles::FileHook;
 use serde_json::{Value, json};
 
 use crate::out::{Buffer, Out, Terminal};
@@ -113,6 +114,16 @@ impl Bench {
     }
 
     pub(crate) fn run_with(&self, args: &[&str], stdin: &str) -> Ran {
+        self.run_hooked(args, stdin, None)
+    }
+
+    /// Runs a command with somebody who is asked before every change of a store.
+    pub(crate) fn run_hooked(
+        &self,
+        args: &[&str],
+        stdin: &str,
+        store_hook: Option<Arc<dyn FileHook>>,
+    ) -> Ran {
         let (stdout, stderr) = (Buffer::default(), Buffer::default());
         let streams = (Box::new(stdout.clone()), Box::new(stderr.clone()));
         let world = World {
@@ -124,7 +135,7 @@ impl Bench {
             stdin: Box::new(std::io::Cursor::new(stdin.to_string())),
             out: Out::new(streams.0, streams.1, Terminal::default()),
             front: None,
-            store_hook: None,
+            store_hook,
         };
         let code = run_in(world, self.registry);
         Ran { code, stdout: stdout.text(), stderr: stderr.text() }

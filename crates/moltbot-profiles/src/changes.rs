@@ -1,4 +1,4 @@
-//! The log of changes: what became of which credential, when, by which command. It holds no
+//! The log of changes: what became of which credential, when, by whom, by which command. It holds no
 //! secret; who a login was is told by its generation.
 //!
 //! A batch of changes is written and on disk before the store is, under the same lock. The store
@@ -50,6 +50,9 @@ pub struct Change {
     /// By which command; empty if unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub command: String,
+    /// By whom; unknown in logs of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<Who>,
     /// What sort.
     pub kind: ChangeKind,
     /// Which profile; for an order, of which provider.
@@ -72,6 +75,22 @@ pub struct Change {
     /// The groups that it undid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undoes: Vec<u64>,
+}
+
+/// Who made a change, as the system knows it and nobody can forge it by a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// The number of the user.
+    pub uid: u32,
+    /// The number of the process.
+    pub pid: u32,
+}
+
+impl Who {
+    /// Names this process.
+    pub(crate) fn this_process() -> Self {
+        Self { uid: rustix::process::getuid().as_raw(), pid: std::process::id() }
+    }
 }
 
 /// What the log notes about a write beyond what the contents tell.
@@ -190,6 +209,7 @@ pub(crate) fn differences(
         group: last + 1,
         at,
         command: command.clone(),
+        who: None,
         kind: cause.kind.unwrap_or(kind),
         profile: profile.to_string(),
         to: None,

@@ -82,6 +82,12 @@ pub enum Go {
 pub trait FileHook: Send + Sync {
     /// Is asked before each step, on the thread that makes it.
     fn before(&self, step: &Step<'_>) -> io::Result<Go>;
+
+    /// Says on what a directory is to be taken to lie: the magic number that statfs(2) would give,
+    /// and the type in the table of mounts. `None`: on what it lies.
+    fn file_system(&self, _directory: &Path) -> Option<(u32, String)> {
+        None
+    }
 }
 
 /// The way to the file system.
@@ -93,6 +99,11 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn hooked(hook: Arc<dyn FileHook>) -> Self {
         Self { hook: Some(hook) }
+    }
+
+    /// Asks on what a directory is to be taken to lie.
+    pub(crate) fn file_system(&self, directory: &Path) -> Option<(u32, String)> {
+        self.hook.as_ref()?.file_system(directory)
     }
 
     /// Asks whether a lock is to be taken at all.
@@ -230,36 +241,6 @@ pub(crate) fn temporaries(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names the file system below `path` if it is one of other machines, whose locks and syncs may
-/// promise more than they keep.
-pub(crate) fn network_file_system(path: &Path) -> Option<&'static str> {
-    let stat = rustix::fs::statfs(directory(path)).ok()?;
-    #[cfg(target_os = "linux")]
-    {
-        network_kind(stat.f_type as u32)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        const LOCAL: u32 = 0x1000;
-        (stat.f_flags & LOCAL == 0).then_some("a network file system")
-    }
-}
-
-/// Names the network file system of a magic number of statfs(2).
-#[cfg(target_os = "linux")]
-fn network_kind(magic: u32) -> Option<&'static str> {
-    Some(match magic {
-        0x6969 => "NFS",
-        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
-        0x0102_1997 => "9P",
-        0x5346_414f => "AFS",
-        0x00c3_6400 => "Ceph",
-        0x0bd0_0bd3 => "Lustre",
-        0x7375_7245 => "Coda",
-        _ => return None,
-    })
-}
-
 /// Returns the directory of a path.
 pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
@@ -316,20 +297,6 @@ mod tests {
         std::fs::write(dir.path().join(".store.json.77-0.tmp"), "half").unwrap();
         std::fs::write(dir.path().join(".other.json.77-0.tmp"), "half").unwrap();
         assert_eq!(temporaries(&path), [dir.path().join(".store.json.77-0.tmp")]);
-        assert_eq!(network_file_system(&path), None);
-        #[cfg(target_os = "linux")]
-        for (magic, kind) in [
-            (0x6969, Some("NFS")),
-            (0xff53_4d42, Some("SMB")),
-            (0x0102_1997, Some("9P")),
-            // ext4, tmpfs, btrfs, overlayfs.
-            (0xef53, None),
-            (0x0102_1994, None),
-            (0x9123_683e, None),
-            (0x794c_7630, None),
-        ] {
-            assert_eq!(network_kind(magic), kind, "{magic:x}");
-        }
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use moltbot_core::Timestamp;
 
-use crate::files::{network_file_system, temporaries};
+use crate::files::temporaries;
 use crate::lease::{journals, read};
 use crate::lock::{beside, unwritable};
+use crate::network::network_file_system;
 use crate::store_file::resolve;
 use crate::store_write::{CHANGES, REMOVED};
 use crate::{FileStore, JournalState, StoreError};
@@ -46,7 +47,7 @@ impl FileStore {
         let real = resolve(self.path())?;
         let mut found = Inspection {
             temporaries: temporaries(&real),
-            network: network_file_system(&real),
+            network: network_file_system(self.files(), &real),
             ..Inspection::default()
         };
         let journals = journals(&real);

@@ -23,7 +23,8 @@
 //! # Invariants
 //!
 //! - No clock, environment, network, home directory or runtime: `now` comes in as a value, and
-//!   the only files touched are those whose paths were given, and their lock files.
+//!   the only files touched are those whose paths were given, and their lock files. (On Linux the
+//!   system's table of mounts is read for a store that FUSE serves.)
 //! - Nothing is written but by a token that owns the lock, and a store that cannot be understood
 //!   is never written at all. A reader never writes.
 //! - What a store holds beyond this version (members, kinds of credentials) is written back.
@@ -52,6 +53,7 @@ mod lease;
 mod legacy;
 mod lock;
 mod merge;
+mod network;
 mod pin;
 mod punish;
 mod quota;
@@ -72,7 +74,7 @@ mod wire;
 mod write;
 
 pub use budget::RetryBudget;
-pub use changes::{Cause, Change, ChangeKind};
+pub use changes::{Cause, Change, ChangeKind, Who};
 pub use choice::{
     Candidate, Choice, ChoiceInput, OrderSource, ResolvedState, SkipReason, Skipped, order,
 };

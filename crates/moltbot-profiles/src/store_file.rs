@@ -16,9 +16,10 @@ use async_trait::async_trait;
 use moltbot_core::{Generation, Revision, Secret, Timestamp};
 use zeroize::Zeroizing;
 
-use crate::files::{FileHook, Files, directory, network_file_system, temporaries};
+use crate::files::{FileHook, Files, directory, temporaries};
 use crate::lease::{FileLease, journal_path};
 use crate::lock::{Attempt, FileLock, beside, sentence};
+use crate::network::network_file_system;
 use crate::read::{self, ParseError};
 use crate::store_write::FileGuard;
 use crate::{Cause, Lease, LegacyFiles, Loaded, Locked, Profiles, Store, StoreError, legacy};
@@ -292,7 +293,7 @@ impl FileStore {
                 // What cannot be removed is named by `inspect`.
                 let _ = self.files.remove(&orphan);
             }
-            loaded.notes.extend(network_file_system(&real).map(|kind| {
+            loaded.notes.extend(network_file_system(&self.files, &real).map(|kind| {
                 format!(
                     "{} lies on {kind}: its locks and writes may not be safe when several \
                      machines use it",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use moltbot_core::{Generation, Revision, Secret, Timestamp};
 
-use crate::changes::{Change, ChangeKind, Log, batch_text, differences, settled_line};
+use crate::changes::{Change, ChangeKind, Log, Who, batch_text, differences, settled_line};
 use crate::files::Files;
 use crate::lock::{FileLock, beside, sentence, unwritable};
 use crate::removed::{self, Removed};
@@ -104,6 +104,7 @@ impl FileGuard {
             group: number,
             at: self.now,
             command: self.command.to_string(),
+            who: Some(Who::this_process()),
             kind: ChangeKind::Spent,
             profile: profile.to_string(),
             to: None,
@@ -152,7 +153,9 @@ impl FileGuard {
     ) -> Result<Vec<Change>, StoreError> {
         let changes = |last| {
             let (imported, now) = (&self.imported, self.now);
-            differences(base, new, imported, cause, &self.command, now, last)
+            let mut found = differences(base, new, imported, cause, &self.command, now, last);
+            found.iter_mut().for_each(|change| change.who = Some(Who::this_process()));
+            found
         };
         if changes(0).is_empty() {
             return Ok(Vec::new());

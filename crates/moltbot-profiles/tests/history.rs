@@ -74,6 +74,9 @@ fn every_change_of_a_credential_is_logged_without_its_secret() {
     let changes = bench.store.changes_blocking().unwrap();
     assert_eq!(changes[4].group, changes[5].group, "one write, one group");
     assert_eq!(changes[4].command, "models auth x");
+    let uid = rustix::process::getuid().as_raw();
+    let own = moltbot_profiles::Who { uid, pid: std::process::id() };
+    assert!(changes.iter().all(|change| change.who == Some(own)), "{changes:?}");
     let log = fs::read_to_string(bench.beside(".changes.jsonl")).unwrap();
     assert!(!log.contains("SECRET"), "{log}");
     assert_eq!(log.lines().filter(|line| line.contains("settled")).count(), 5);

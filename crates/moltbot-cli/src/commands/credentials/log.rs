@@ -1,4 +1,4 @@
-//! `models auth log`: what became of which credential, when, by which command.
+//! `models auth log`: what became of which credential, when, by whom, by which command.
 
 use clap::{Arg, ArgMatches, Command};
 use moltbot_core::Registry;
@@ -55,8 +55,19 @@ fn row(change: &Change) -> Vec<String> {
         iso(change.at),
         clean(&what(change)).into_owned(),
         login,
-        clean(&change.command).into_owned(),
+        clean(&by(change)).into_owned(),
     ]
+}
+
+/// Says which command it was, and whose: `models auth remove (user 1000, process 4711)`.
+fn by(change: &Change) -> String {
+    let command = &change.command;
+    match change.who {
+        Some(who) => {
+            format!("{command} (user {}, process {})", who.uid, who.pid).trim().to_string()
+        }
+        None => command.clone(),
+    }
 }
 
 /// Says what a change was.
@@ -103,11 +114,12 @@ mod tests {
         assert_eq!(bench.run(&["models", "auth", "remove", "acme:work"]).code, 0);
         assert_eq!(bench.run(&["models", "auth", "undo"]).code, 0);
         let ran = bench.run(&["models", "auth", "log"]);
+        let uid = rustix::process::getuid().as_raw();
         for part in [
             "acme:manual renamed to acme:work",
             "acme:work removed",
             "acme:work added (undo of 2)",
-            "models auth remove",
+            &format!("models auth remove (user {uid}, process {})", std::process::id()),
             "2026-09-21T14:13:20",
         ] {
             assert!(ran.stdout.contains(part), "{part} not in {}", ran.stdout);

@@ -134,8 +134,54 @@ pub(super) fn duplicates(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Bench, KEY};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use moltbot_profiles::{FileHook, Go, Step};
     use serde_json::json;
+
+    use crate::testing::{Bench, KEY, TOKEN};
+
+    /// A file system as statfs(2) and the table of mounts tell of it.
+    struct On(u32, &'static str);
+
+    impl FileHook for On {
+        fn before(&self, _: &Step<'_>) -> std::io::Result<Go> {
+            Ok(Go::On)
+        }
+
+        fn file_system(&self, directory: &Path) -> Option<(u32, String)> {
+            assert!(directory.is_absolute(), "{directory:?}");
+            Some((self.0, self.1.into()))
+        }
+    }
+
+    #[test]
+    fn a_store_on_a_network_file_system_is_warned_of() {
+        let fuse = 0x6573_5546;
+        for (magic, kind, said) in [
+            (0x6969, "nfs4", Some("lies on NFS")),
+            (0xff53_4d42, "cifs", Some("lies on SMB")),
+            (fuse, "fuse.sshfs", Some("lies on sshfs")),
+            (fuse, "fuse.gocryptfs", None),
+            (0xef53, "ext4", None),
+        ] {
+            let bench = Bench::new();
+            bench.key_and_token();
+            let run = |args: &[&str], stdin: &str| {
+                bench.run_hooked(args, stdin, Some(Arc::new(On(magic, kind))))
+            };
+            let ran = run(&["models", "auth", "paste-token", "--provider", "acme"], TOKEN);
+            assert_eq!(ran.code, 0, "{ran:?}");
+            let warned = ran.stderr.contains("its locks and writes may not be safe");
+            assert_eq!(warned, said.is_some(), "{kind}: {ran:?}");
+            assert!(said.is_none_or(|said| ran.stderr.contains(said)), "{kind}: {ran:?}");
+            let ran = run(&["doctor"], "");
+            let warned = ran.stdout.contains("use it from one machine only, or move it");
+            assert_eq!(warned, said.is_some(), "{kind}: {ran:?}");
+            assert!(said.is_none_or(|said| ran.stdout.contains(said)), "{kind}: {ran:?}");
+        }
+    }
 
     #[test]
     fn leftovers_are_named_and_mended() {
