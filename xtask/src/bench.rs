@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::workspace::{cargo, must, target_dir};
 
 pub(crate) use bare::serve as bare_proxy;
-pub(crate) use claude::{bench as claude, command as claude_command};
+pub(crate) use claude::{bench as claude, command as claude_command, relay as measure_turn};
 pub(crate) use gateway::bench as gateway;
 pub(crate) use plugins::measure_plugins;
 

@@ -36,6 +36,11 @@ fn main() -> ExitCode {
             bench::measure(args.get_many::<String>("command").expect("required").cloned())
         }
         Some(("measure-store", _)) => bench::measure_store(),
+        Some(("measure-turn", args)) => {
+            let notes: &std::path::PathBuf = args.get_one("notes").expect("required");
+            let command = args.get_many::<String>("command").expect("required");
+            bench::measure_turn(notes, &command.cloned().collect::<Vec<_>>())
+        }
         Some(("measure-plugins", args)) => {
             let file = |name: &str| args.get_one::<std::path::PathBuf>(name);
             let (library, process) = (file("library").expect("required"), file("process"));
@@ -115,6 +120,17 @@ fn command() -> Command {
                 })),
         )
         .subcommand(
+            Command::new("measure-turn")
+                .about("Run a program and note how long its first turn took")
+                .hide(true)
+                .arg(
+                    Arg::new("notes")
+                        .required(true)
+                        .value_parser(clap::value_parser!(std::path::PathBuf)),
+                )
+                .arg(Arg::new("command").num_args(1..).required(true).last(true)),
+        )
+        .subcommand(
             Command::new("measure")
                 .about("Run one command and print its wall time and peak memory as JSON")
                 .hide(true)
@@ -141,6 +157,13 @@ fn bench_gateway() -> Command {
                 .action(ArgAction::Append)
                 .value_parser(["table", "streams", "memory"])
                 .help("Run only this part; may be repeated"),
+        )
+        .arg(
+            Arg::new("block")
+                .long("block")
+                .action(ArgAction::Append)
+                .value_parser(["latency", "json", "sse", "bodies"])
+                .help("Run only this block of the table; may be repeated"),
         )
         .arg(
             Arg::new("quick")
