@@ -21,7 +21,7 @@ use crate::http::Limits;
 use crate::model::{Candidates, ModelError, ModelRef};
 use crate::record::{ModelChoice, Outcome, Record};
 use crate::request::{ChatReply, ChatRequest};
-use crate::select::{Planned, Selection};
+use crate::select::{Planned, Selection, runs_on_a_plan};
 use crate::setup::ProviderSetup;
 use crate::thinking::ThinkingLevel;
 use crate::turn::Turn;
@@ -143,7 +143,9 @@ impl<'e> Run<'e> {
         self.record_skipped();
         for model in std::mem::take(&mut self.candidates.models) {
             let setup = self.setup(&model).map_err(|failed| self.error(failed))?;
+            self.note_plan(setup, runs_on_a_plan(self.engine.registry, setup));
             let selection = self.selection(setup, &model).await.map_err(|f| self.error(f))?;
+            self.note_plan(setup, selection.plan_first);
             self.check_pin(&selection, &model).map_err(|failed| self.error(failed))?;
             let mut choice = self.model_choice(setup, &model, &selection);
             let mut planned = selection.planned();
@@ -181,6 +183,7 @@ impl<'e> Run<'e> {
         sink: &mut (dyn FnMut(&Event) + Send),
     ) -> Result<Next, Failed> {
         let setup = self.setup(model)?;
+        self.note_plan(setup, runs_on_a_plan(self.engine.registry, setup));
         if let Some(failed) = self.pass_over(model, more).await {
             return Ok(Next::Model(failed));
         }
@@ -255,6 +258,7 @@ impl<'e> Run<'e> {
         let mut place: Option<Place> = None;
         loop {
             let selection = self.selection(setup, model).await?;
+            self.note_plan(setup, selection.plan_first);
             let now = self.engine.now();
             let wait = selection.choice.wait(self.record.at, now, self.max_wait_ms());
             let (until, mut too_long) = match wait {

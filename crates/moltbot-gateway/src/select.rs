@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use moltbot_core::{
-    AuthError, Credential, CredentialKind, CredentialState, OfferEntry, Payer, Resolved, Timestamp,
+    AuthError, Credential, CredentialKind, CredentialState, Offer, OfferEntry, Payer, Registry,
+    Resolved, Timestamp,
 };
 use moltbot_profiles::{
     AuthRules, Choice, ChoiceInput, Pin, Profiles, ResolvedState, SkipReason, Strategy,
@@ -250,6 +251,18 @@ impl Selection {
             .filter_map(|skipped| Some((skipped.id.as_str(), skipped.until?)))
             .min_by_key(|p| p.1)
     }
+}
+
+/// Tells whether the provider is a program that its owner's plan pays for, so that nobody else pays
+/// in its place without a word of the user's (decision 8).
+pub(crate) fn runs_on_a_plan(registry: &Registry, setup: &ProviderSetup) -> bool {
+    let by_plan = |entry: &OfferEntry| {
+        let Offer { kind, payer, .. } = entry.offer;
+        entry.provider.id == setup.id
+            && *kind == CredentialKind::None
+            && *payer == Payer::Subscription
+    };
+    registry.offers().iter().any(by_plan)
 }
 
 /// Returns the login that the provider's own program is asked with, if it has one: a virtual

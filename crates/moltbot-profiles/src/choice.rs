@@ -8,7 +8,7 @@ use moltbot_core::{Credential, CredentialKind, CredentialState, Payer, Resolved,
 use serde::Serialize;
 
 use crate::ids::normal;
-use crate::{AuthRules, BlockKind, Blocked, Pin, Profiles, Strategy};
+use crate::{AuthRules, BlockKind, Blocked, Pin, ProfileRule, Profiles, Strategy};
 
 /// How many profiles outside the order are listed by name; the rest is counted.
 const LISTED_HIDDEN: usize = 32;
@@ -357,15 +357,25 @@ fn base<'a>(input: &ChoiceInput<'a>, provider: &str) -> (OrderSource, Vec<Listed
     if let Some(ids) = input.rules.order_of(provider) {
         return (OrderSource::Config, listed(ids));
     }
-    let rules = input.rules.profiles.iter();
-    let configured: Vec<Listed<'_>> = rules
-        .filter(|(_, rule)| takes(input, provider, &rule.provider, None))
-        .map(|(id, _)| (id.as_str(), None))
-        .collect();
-    if !configured.is_empty() {
-        return (OrderSource::ConfigProfiles, configured);
+    let rules = || input.rules.profiles.iter();
+    if !rules().any(|(_, rule)| takes(input, provider, &rule.provider, None)) {
+        return (OrderSource::Stored, stored(input, provider).collect());
     }
-    (OrderSource::Stored, stored(input, provider).collect())
+    let configured = rules().filter(|(_, rule)| is_for(input, provider, rule));
+    let mut configured: Vec<Listed<'_>> = configured.map(|(id, _)| (id.as_str(), None)).collect();
+    // An owner's login is in no file, so that no config leaves it out by naming others.
+    configured.extend(input.owned.iter().map(|id| (*id, None)));
+    (OrderSource::ConfigProfiles, configured)
+}
+
+/// Tells whether a profile of the config is one that the provider can use: its own, or of a kind
+/// that it takes of another.
+fn is_for(input: &ChoiceInput<'_>, provider: &str, rule: &ProfileRule) -> bool {
+    let is_key = rule.mode == CredentialKind::ApiKey.as_str();
+    normal(&rule.provider) == provider
+        || input.also.iter().any(|(taken, kind)| {
+            normal(taken) == normal(&rule.provider) && is_key == (*kind == CredentialKind::ApiKey)
+        })
 }
 
 /// Lists everything stored that the provider could take, then the owned logins.

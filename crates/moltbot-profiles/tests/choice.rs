@@ -302,6 +302,32 @@ fn other_providers_credentials_and_owned_logins() {
     assert_eq!(choice.candidates[1].kind, CredentialKind::None);
 }
 
+/// What the config names for one provider neither hides an owner's login of another, nor lets in what
+/// that other cannot use.
+#[test]
+fn the_config_of_another_provider_leaves_an_owned_login_in() {
+    let profiles = store();
+    let resolved = |_: &str, stored: &Credential| ResolvedState::stored(stored, false, NOW);
+    let rule = |mode: &str| ProfileRule { provider: "acme".into(), mode: mode.into(), email: None };
+    let also = [("acme".to_string(), CredentialKind::Oauth)];
+    let chosen = |rules: &AuthRules| {
+        order(&ChoiceInput {
+            also: &also,
+            owned: &["runner:login"],
+            ..ChoiceInput::new(&profiles, rules, "runner", &resolved, NOW)
+        })
+    };
+    let mut rules = AuthRules::default();
+    rules.profiles.insert("acme:a".into(), rule("api_key"));
+    let choice = chosen(&rules);
+    assert_eq!(ids(&choice), ["runner:login"]);
+    assert_eq!(choice.why_not("acme:login"), Some(&SkipReason::NotInConfig {}));
+    rules.profiles.insert("acme:login".into(), rule("oauth"));
+    assert_eq!(ids(&chosen(&rules)), ["acme:login", "runner:login"]);
+    rules.order.insert("runner".into(), vec!["acme:login".into()]);
+    assert_eq!(ids(&chosen(&rules)), ["acme:login"], "an order does leave it out");
+}
+
 #[test]
 fn many_profiles_outside_the_order_are_counted_not_listed() {
     let mut profiles = Profiles::default();

@@ -194,6 +194,13 @@ impl Run<'_> {
         changed.then(|| Planned { credential: resolved.credential, ..planned.clone() })
     }
 
+    /// Remembers the first provider whose plan would have paid, also where nothing of it is tried.
+    pub(super) fn note_plan(&mut self, setup: &ProviderSetup, would_pay: bool) {
+        if would_pay && self.plan.is_none() {
+            self.plan = Some(setup.id.clone());
+        }
+    }
+
     /// Checks who pays (decision 8) and warns if that is not the plan.
     pub(super) async fn pay(
         &mut self,

@@ -27,6 +27,7 @@ use crate::engine::Engine;
 use crate::methods::offer_of;
 use crate::model::{ModelError, ModelRef};
 use crate::run::may_pay_for;
+use crate::select::runs_on_a_plan;
 use crate::setup::ProviderSetup;
 
 /// What came of a trace.
@@ -213,6 +214,13 @@ impl Asked {
         }
     }
 
+    /// Remembers the first provider whose plan would have paid, also where nothing of it is tried.
+    fn note_plan(&mut self, setup: &ProviderSetup, would_pay: bool) {
+        if would_pay && self.plan.is_none() {
+            self.plan = Some(setup.id.clone());
+        }
+    }
+
     /// Gives up on the present model.
     fn next_model(&mut self) {
         self.at += 1;
@@ -296,21 +304,23 @@ impl<'a> World<'a> {
             asked.code = "plugin-missing".into();
             return false;
         };
+        asked.note_plan(setup, runs_on_a_plan(self.engine.registry, setup));
         if more && self.busy.get(model).is_some_and(|until| now < *until) {
             asked.code = "overloaded".into();
             return false;
         }
         let choice = self.choose(setup, asked, model, now);
-        if choice.candidates.is_empty() && choice.all_cooling() {
-            asked.code = "all-cooling".into();
-            return false;
-        }
         let states = self.states(setup, now);
         let plan = |id: &str| states.get(id).is_some_and(|s| s.payer == Payer::Subscription);
         // A plan that rests would have paid.
         let resting = choice.skipped.iter().filter(|skipped| skipped.until.is_some());
         let plan_first = choice.candidates.first().is_some_and(|first| plan(&first.id))
             || resting.into_iter().any(|skipped| plan(&skipped.id));
+        asked.note_plan(setup, plan_first);
+        if choice.candidates.is_empty() && choice.all_cooling() {
+            asked.code = "all-cooling".into();
+            return false;
+        }
         let mut queue: VecDeque<Candidate> = choice
             .candidates
             .iter()
