@@ -39,6 +39,10 @@ history = ASKED["messages"] + [
 again = client.messages.create(**{**ASKED, "messages": history})
 assert text(again) == "Hello from the lab. You said: and again", again
 
+# A model that keeps its name and thinks by a budget only, for which this reply is too short.
+short = client.messages.create(**{**ASKED, "model": "claude-opus-4-5", "max_tokens": 50})
+assert text(short) == SAID, short
+
 for named, asked in (
     ("temperature", {"extra_body": {"temperature": 0.5}}),
     ("stop_sequences", {"stop_sequences": ["x"]}),

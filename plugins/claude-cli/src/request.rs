@@ -14,6 +14,10 @@ use crate::info::{ID, PROGRAM, SERVICE};
 /// How long an idle program is kept: the prompt cache of the service lives as long.
 const IDLE_MS: u64 = 5 * 60_000;
 
+/// The smallest budget for thinking that the service takes. A reply must be longer than its budget,
+/// and the program thinks unless it is told not to: a shorter one would be refused.
+const LEAST_BUDGET: u64 = 1_024;
+
 /// The members of a request that can be kept. Anything else is refused by its name.
 const MEMBERS: [&str; 7] =
     ["model", "messages", "system", "max_tokens", "stream", "thinking", "output_config"];
@@ -191,10 +195,12 @@ fn reasoning(
     env: &mut Vec<(Text, Slot)>,
 ) -> Result<(), ProviderError> {
     let mut set = |name: &'static str, value: String| env.push((name.into(), Slot::literal(value)));
+    let mut short = false;
     if let Some(most) = body.get("max_tokens") {
         let most = most.as_u64().filter(|most| *most > 0);
         let most = most.ok_or_else(|| invalid("max_tokens: must be a positive integer"))?;
         set("CLAUDE_CODE_MAX_OUTPUT_TOKENS", most.to_string());
+        short = most <= LEAST_BUDGET;
     }
     let thinking = body.get("thinking").unwrap_or(&Value::Null);
     match thinking["type"].as_str() {
@@ -205,6 +211,7 @@ fn reasoning(
             set("MAX_THINKING_TOKENS", budget.to_string());
         }
         Some("adaptive") => {}
+        None if thinking.is_null() && short => set("CLAUDE_CODE_DISABLE_THINKING", "1".into()),
         None if thinking.is_null() => {}
         _ => return Err(invalid("thinking.type: unknown")),
     }

@@ -26,7 +26,7 @@ fn view(body: &Value) -> ChatView<'static> {
 }
 
 fn hi() -> Value {
-    json!({"model": "sonnet", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]})
+    json!({"model": "sonnet", "max_tokens": 2_000, "messages": [{"role": "user", "content": "hi"}]})
 }
 
 fn with(name: &str, value: Value) -> Value {
@@ -133,6 +133,25 @@ fn what_a_process_cannot_change_is_in_the_key() {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), count);
+}
+
+/// The program thinks by itself, with a budget just under the length of the reply, and the service
+/// takes no budget under 1,024.
+#[test]
+fn a_reply_too_short_to_think_for_is_asked_for_without_thinking() {
+    let set = |body: &Value| {
+        let env = ask(body).env;
+        env.contains(&("CLAUDE_CODE_DISABLE_THINKING".into(), Slot::literal("1")))
+    };
+    for (most, wanted) in [(1, true), (1_024, true), (1_025, false)] {
+        assert_eq!(set(&with("max_tokens", json!(most))), wanted, "{most}");
+    }
+    let mut body = hi();
+    body.as_object_mut().unwrap().remove("max_tokens");
+    assert!(!set(&body), "as long as the program likes");
+    let mut body = with("thinking", json!({"type": "adaptive"}));
+    body["max_tokens"] = json!(50);
+    assert!(!set(&body), "it was asked for");
 }
 
 #[test]
