@@ -238,6 +238,31 @@ fn a_link_is_written_through() {
     assert_eq!(names(&real), beside, "one lock and one log for both names");
 }
 
+/// Lies on NFS, whatever it lies on.
+struct Nfs;
+
+impl moltbot_profiles::FileHook for Nfs {
+    fn before(&self, _: &moltbot_profiles::Step<'_>) -> std::io::Result<moltbot_profiles::Go> {
+        Ok(moltbot_profiles::Go::On)
+    }
+
+    fn file_system(&self, _: &Path) -> Option<(u32, String)> {
+        Some((0x6969, "nfs4".into()))
+    }
+}
+
+#[test]
+fn a_writer_is_told_once_that_other_machines_may_write_too() {
+    let dir = dir();
+    let store =
+        FileStore::new(dir.path().join("new/auth-profiles.json")).hook(std::sync::Arc::new(Nfs));
+    let notes = || store.lock_blocking(NOW).unwrap().notes;
+    let told = notes();
+    assert!(told.len() == 1 && told[0].contains("lies on NFS: its locks and writes"), "{told:?}");
+    assert!(notes().is_empty());
+    assert_eq!(store.inspect().unwrap().network, Some("NFS"));
+}
+
 #[test]
 fn case_22_legacy_files_are_taken_over_by_the_first_write() {
     let dir = dir();
