@@ -144,6 +144,34 @@ const openaiChecks = {
     assert.equal(after.choices[0].message.content, "Hello from the lab. The tool said: sunny");
   },
 
+  async "responses, whole and streamed"() {
+    const whole = await theirs.responses.create({ model: MODEL, input: HELLO });
+    assert.equal(whole.output_text, SAID);
+    const stream = theirs.responses.stream({ model: MODEL, input: HELLO });
+    let text = "";
+    stream.on("response.output_text.delta", (event) => (text += event.delta));
+    const final = await stream.finalResponse();
+    assert.equal(text, SAID);
+    assert.deepEqual([final.output_text, final.usage], [SAID, whole.usage]);
+    await raises(400, () =>
+      theirs.responses.create({ model: MODEL, input: HELLO, previous_response_id: "resp_1" }));
+  },
+
+  async "an agent thinks, calls and goes on"() {
+    const tools = [{ type: "function", name: "weather", parameters: SCHEMA, strict: false }];
+    const reasoning = { effort: "high", summary: "auto" };
+    const request = { model: "claude-opus-5-5", input: ASK, tools, reasoning };
+    const final = await theirs.responses.stream(request).finalResponse();
+    const call = final.output.at(-1);
+    assert.deepEqual(JSON.parse(call.arguments), { city: "lab", days: 1 });
+    assert.equal(final.output[0].type, "reasoning");
+    const { call_id } = call;
+    const result = { type: "function_call_output", call_id, output: "sunny" };
+    const input = [...ASK, ...final.output, result];
+    const after = await theirs.responses.create({ ...request, input });
+    assert.equal(after.output_text, "Hello from the lab. The tool said: sunny");
+  },
+
   async "models and errors"() {
     const ids = [];
     for await (const model of theirs.models.list()) ids.push(model.id);

@@ -214,6 +214,59 @@ def errors_and_models_are_in_its_shape():
     raises("NotFoundError", lambda: theirs.models.retrieve("nope"))
 
 
+def respond(**more):
+    return theirs.responses.create(**{"model": MODEL, "input": HELLO, **more})
+
+
+@check(openai)
+def responses_whole_and_streamed():
+    whole = respond(instructions="Be brief.")
+    equal((whole.output_text, whole.status, whole.store), (SAID, "completed", False))
+    equal(whole.usage.total_tokens, whole.usage.input_tokens + whole.usage.output_tokens)
+    equal(last()["body"]["system"][0]["text"], "Be brief.")
+    with theirs.responses.stream(
+            model=MODEL, input=HELLO, instructions="Be brief.") as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    equal("".join(e.delta for e in events if e.type == "response.output_text.delta"), SAID)
+    equal([e.sequence_number for e in events], list(range(len(events))))
+    equal((final.output_text, final.id, final.usage), (SAID, whole.id, whole.usage))
+    schema = {"type": "json_schema", "name": "weather", "schema": SCHEMA, "strict": True}
+    respond(model="claude-opus-5-5", text={"format": schema}, reasoning={"effort": "low"})
+    config = last()["body"]["output_config"]
+    equal(config, {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "low"})
+
+
+@check(openai)
+def an_agent_thinks_calls_and_goes_on():
+    turns = [{"role": "user", "content": "use tool weather"}]
+    more = {"model": "claude-opus-5-5", "reasoning": {"effort": "high", "summary": "auto"},
+            "tools": [{"type": "function", "name": "weather", "parameters": SCHEMA}]}
+    with theirs.responses.stream(input=turns, **more) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_response()
+    equal("response.reasoning_summary_text.delta" in kinds, True)
+    equal("response.function_call_arguments.done" in kinds, True)
+    call = final.output[-1]
+    equal((call.name, json.loads(call.arguments)), ("weather", {"city": "lab", "days": 1}))
+    turns += [item.model_dump(exclude_none=True) for item in final.output]
+    turns += [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
+    equal(respond(input=turns, **more).output_text, "Hello from the lab. The tool said: sunny")
+    equal(last()["body"]["messages"][1]["content"][0]["type"], "thinking")
+
+
+@check(openai)
+def failed_responses_are_in_its_shape():
+    error = raises("BadRequestError", lambda: respond(previous_response_id="resp_1"))
+    equal("nothing is stored" in error.body["message"], True)
+    error = raises("BadRequestError", lambda: respond(tools=[{"type": "web_search"}]))
+    equal('"web_search"' in error.body["message"], True)
+    raises("NotFoundError", lambda: theirs.responses.retrieve("resp_1"))
+    control("/lab/plan", [{"fault": {"sse": {"error": "overloaded", "afterEvents": 4}}}])
+    ends = list(respond(stream=True))[-1]
+    equal((ends.type, ends.response.error.message), ("response.failed", "Overloaded"))
+
+
 # The last one: the only credential rests afterwards.
 @check(openai)
 def a_limit_is_a_limit():

@@ -9,6 +9,7 @@ mod openai;
 mod owner;
 mod passing;
 mod records;
+mod responses;
 mod safety;
 mod strain;
 mod upstream;
@@ -25,6 +26,13 @@ use crate::support::{KEY, KEY2, Sandbox, until};
 
 /// The owner's token in these tests.
 const TOKEN: &str = "mbg_FAKEgatewayTOKENfakeGATEWAYtoken";
+
+/// What the owner sends with a message.
+const OWNER: [(&str, &str); 3] = [
+    ("x-api-key", TOKEN),
+    ("anthropic-version", "2023-06-01"),
+    ("content-type", "application/json"),
+];
 
 /// A running gateway, ended with its test.
 pub(crate) struct Gate {
@@ -111,9 +119,9 @@ impl Gate {
         String::from_utf8_lossy(&reply).into_owned()
     }
 
-    /// Sends one request on a connection of its own.
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+    /// Sends one request on a connection of its own, which stays open for what comes back.
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("host: {}\r\n", self.addr);
         }
@@ -128,6 +136,18 @@ impl Gate {
         stream.write_all(head.as_bytes()).expect("the head is sent");
         // A refusal may come before the body was read.
         let _ = stream.write_all(body);
+        stream
+    }
+
+    /// Begins to post a message with the owner's token.
+    fn begin_post(&self, body: &Value) -> TcpStream {
+        self.send("POST", "/v1/messages", &OWNER, body.to_string().as_bytes())
+    }
+
+    /// Sends one request and reads all that comes back.
+    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let headers = [headers, &[("connection", "close")]].concat();
+        let mut stream = self.send(method, path, &headers, body);
         let mut reply = Vec::new();
         let _ = stream.read_to_end(&mut reply);
         parse(&reply)
@@ -135,12 +155,7 @@ impl Gate {
 
     /// Posts JSON with the owner's token.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
-        let headers = [
-            ("x-api-key", TOKEN),
-            ("anthropic-version", "2023-06-01"),
-            ("content-type", "application/json"),
-        ];
-        self.ask("POST", path, &headers, body.to_string().as_bytes())
+        self.ask("POST", path, &OWNER, body.to_string().as_bytes())
     }
 
     fn get(&self, path: &str) -> Answer {

@@ -76,7 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("moltbot-testkit", &["moltbot-core", "moltbot-abi"]),
     ("moltbot-config", &["moltbot-core"]),
     ("moltbot-profiles", &["moltbot-core", "moltbot-config"]),
-    ("moltbot-gateway", &["moltbot-core", "moltbot-config", "moltbot-profiles"]),
+    ("moltbot-gateway", &["moltbot-core", "moltbot-config", "moltbot-profiles", "moltbot-sys"]),
     (
         "moltbot-cli",
         &[

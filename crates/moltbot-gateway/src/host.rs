@@ -395,6 +395,7 @@ async fn run_to_end(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    moltbot_sys::restore_files(command.as_std_mut());
     let mut child = command.spawn().map_err(failed)?;
     let stdin = child.stdin.take();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

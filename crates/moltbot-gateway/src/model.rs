@@ -70,6 +70,14 @@ pub enum ModelError {
         /// As typed.
         raw: String,
     },
+    /// It pins a profile by half of its name.
+    #[error("invalid model: {raw}; a profile is pinned by its whole name, as in {pin}")]
+    HalfAPin {
+        /// As typed.
+        raw: String,
+        /// What may have been meant.
+        pin: String,
+    },
     /// It is not on the allowlist.
     #[error("model not allowed: {key}")]
     NotAllowed {
@@ -95,7 +103,7 @@ impl ModelError {
     /// Returns the code for `moltbot explain`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Invalid { .. } | Self::NoImageModel => "input",
+            Self::Invalid { .. } | Self::HalfAPin { .. } | Self::NoImageModel => "input",
             Self::NotAllowed { .. } => "model-not-allowed",
             Self::Unknown { why: Some(_), .. } => "plugin-missing",
             Self::Unknown { why: None, .. } => "model-not-found",
@@ -155,6 +163,9 @@ impl Models {
         if text.is_empty() {
             return Err(invalid());
         }
+        if let Some(error) = self.half_a_pin(text) {
+            return Err(error);
+        }
         let found = |model, alias| Parsed { model, alias, profile: profile.clone(), warning: None };
         if let Some((provider, model)) = text.split_once('/') {
             let (provider, model) = (provider.trim(), model.trim());
@@ -179,6 +190,19 @@ impl Models {
             return Ok(found(model, Some(alias.to_string())));
         }
         Ok(found(self.reference(&self.default.provider, text), None))
+    }
+
+    /// Finds a known model with a word behind it that pins nothing: `opus@work`. Dates may stand
+    /// there; they belong to the ids of some services.
+    fn half_a_pin(&self, text: &str) -> Option<ModelError> {
+        let (model, name) = text.rsplit_once('@')?;
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let known = self.parse(model).ok()?.model;
+        self.info(&known)?;
+        let pin = format!("{model}@{}:{name}", known.provider);
+        Some(ModelError::HalfAPin { raw: text.to_string(), pin })
     }
 
     /// Returns the configured model (spec S-2), the one without any config included.

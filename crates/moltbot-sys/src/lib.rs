@@ -1,5 +1,6 @@
-//! The operating-system calls that no safe crate offers: for now, wiping a secret from the
-//! process's own arguments, which every user of the machine can read (`ps`, `/proc/PID/cmdline`).
+//! The operating-system calls that no safe crate offers: wiping a secret from the process's own
+//! arguments, which every user of the machine can read (`ps`, `/proc/PID/cmdline`), and starting a
+//! program with another limit of open files than one's own.
 //!
 //! ```
 //! // Argument 99 does not exist, so there is nothing to wipe.
@@ -15,7 +16,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 /// Overwrites argument `index` (0 is the program) from byte `from` to its end; returns whether
 /// there was anything to overwrite.
@@ -94,9 +96,83 @@ fn argument(index: usize) -> Option<*mut c_char> {
     (!value.is_null()).then_some(value)
 }
 
+/// The soft limit of open files before this process raised its own; 0 if it did not.
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Remembers the soft limit of open files that this process had before it raised its own.
+pub fn remember_files(soft: u64) {
+    FILES.store(soft, Ordering::Relaxed);
+}
+
+/// Lets the program that `command` starts have the limit of [`remember_files`], for programs that
+/// `select` or that close all they could have inherited. Without one it does nothing.
+pub fn restore_files(command: &mut Command) {
+    let soft = FILES.load(Ordering::Relaxed);
+    if soft > 0 {
+        before_exec(command, soft);
+    }
+}
+
+#[cfg(any(target_os = "macos", all(target_os = "linux", target_pointer_width = "64")))]
+fn before_exec(command: &mut Command, soft: u64) {
+    use std::os::unix::process::CommandExt as _;
+
+    #[repr(C)]
+    struct Limit {
+        soft: u64,
+        hard: u64,
+    }
+    unsafe extern "C" {
+        fn getrlimit(resource: c_int, limit: *mut Limit) -> c_int;
+        fn setrlimit(resource: c_int, limit: *const Limit) -> c_int;
+    }
+    /// `RLIMIT_NOFILE` (sys/resource.h).
+    const NOFILE: c_int = if cfg!(target_os = "macos") { 8 } else { 7 };
+
+    let lower = move || {
+        let mut limit = Limit { soft: 0, hard: 0 };
+        // SAFETY: both calls get a limit of the system's own layout (two 64-bit numbers there),
+        // which lives until they return.
+        unsafe {
+            if getrlimit(NOFILE, &raw mut limit) == 0 {
+                limit.soft = soft.min(limit.hard);
+                // A program with a higher limit than it needs is better than none.
+                setrlimit(NOFILE, &raw const limit);
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: in the child, between fork and exec, nothing runs but the two system calls above;
+    // they allocate nothing and take no lock.
+    unsafe { command.pre_exec(lower) };
+}
+
+#[cfg(not(any(target_os = "macos", all(target_os = "linux", target_pointer_width = "64"))))]
+fn before_exec(_: &mut Command, _: u64) {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What this process was given is what a program gets, whatever the limit is meanwhile.
+    #[test]
+    fn a_program_has_the_limit_that_was_remembered() {
+        let limit = || {
+            let mut command = Command::new("sh");
+            command.args(["-c", "ulimit -Sn"]);
+            restore_files(&mut command);
+            String::from_utf8(command.output().expect("a shell").stdout).expect("a number")
+        };
+        let before = limit();
+        remember_files(77);
+        assert_ne!(before.trim(), "77");
+        assert_eq!(limit().trim(), "77");
+        // None is raised above what is allowed at most.
+        remember_files(u64::MAX - 1);
+        assert_ne!(limit().trim(), "77");
+        remember_files(0);
+        assert_eq!(limit(), before);
+    }
 
     /// The end-to-end tests look at `/proc` while a command runs; here the pieces.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

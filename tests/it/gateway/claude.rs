@@ -2,6 +2,7 @@
 //! one of `MOLTBOT_CLIENTS/claude` and the official SDK with the lab as upstream.
 
 mod kept;
+mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -269,14 +270,7 @@ fn a_client_that_leaves_ends_its_turn() {
         turn.split(' ').nth(1).map(String::from)
     };
     for (name, body) in [("whole", said(&["whole"])), ("stream", streamed(said(&["stream"])))] {
-        let mut stream = gate.connect();
-        let body = body.to_string();
-        let head = format!(
-            "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            gate.addr,
-            body.len()
-        );
-        std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+        let stream = gate.begin_post(&body);
         wait("the program to hang", || pid(name).is_some());
         drop(stream);
         let pid = pid(name).unwrap();
@@ -310,14 +304,7 @@ fn no_program_outlives_the_gateway() {
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    let mut stream = gate.connect();
-                    let body = said(&["hang"]).to_string();
-                    let head = format!(
-                        "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                        gate.addr,
-                        body.len()
-                    );
-                    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+                    let mut stream = gate.begin_post(&said(&["hang"]));
                     // Held open until the gateway is gone.
                     let _ = std::io::Read::read(&mut stream, &mut [0; 1]);
                 });
@@ -399,18 +386,7 @@ fn fifty_turns_at_the_same_time() {
                 let gate = &gate;
                 scope.spawn(move || {
                     let own = format!("at once {number}.");
-                    let mut stream = gate.connect();
-                    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-                    let body = said(&[&own]).to_string();
-                    let head = format!(
-                        "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                        gate.addr,
-                        body.len()
-                    );
-                    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
-                    let mut reply = Vec::new();
-                    std::io::Read::read_to_end(&mut stream, &mut reply).unwrap();
-                    let answer = super::parse(&reply);
+                    let answer = gate.post_slowly("/v1/messages", &said(&[&own]));
                     assert!(text(&answer).ends_with(&own), "{}", answer.text());
                 })
             })
@@ -476,15 +452,13 @@ fn the_real_program_serves_the_gateway() {
 impl Gate {
     /// Posts to a program that takes its time to start.
     fn post_slowly(&self, path: &str, body: &Value) -> Answer {
-        let body = body.to_string();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            self.addr,
-            body.len()
-        );
-        let mut stream = self.connect();
+        let headers = [
+            ("x-api-key", TOKEN),
+            ("content-type", "application/json"),
+            ("connection", "close"),
+        ];
+        let mut stream = self.send("POST", path, &headers, body.to_string().as_bytes());
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a socket");
-        std::io::Write::write_all(&mut stream, head.as_bytes()).expect("it is sent");
         let mut reply = Vec::new();
         std::io::Read::read_to_end(&mut stream, &mut reply).expect("a reply in time");
         super::parse(&reply)

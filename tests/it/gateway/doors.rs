@@ -215,16 +215,8 @@ fn a_client_that_leaves_closes_the_service_connection() {
         let _ = left.send(Instant::now());
     });
     let gate = Gate::start(&one_key(upstream.url(), json!({})));
-    let body = hello_streamed().to_string();
     let leave = || {
-        let mut client = gate.connect();
-        write!(
-            client,
-            "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            gate.addr,
-            body.len()
-        )
-        .unwrap();
+        let mut client = gate.begin_post(&hello_streamed());
         let mut some = [0; 64];
         assert!(client.read(&mut some).unwrap() > 0);
         let gone = Instant::now();
@@ -302,16 +294,11 @@ fn a_stop_drains() {
     let sandbox = one_key(&lab.url(), json!({}));
     let mut gate = Gate::start(&sandbox);
     let addr = gate.addr.clone();
-    let client = std::thread::spawn({
-        let gate_addr = addr.clone();
-        move || {
-            let body = hello_streamed().to_string();
-            let mut stream = std::net::TcpStream::connect(&gate_addr).unwrap();
-            write!(stream, "POST /v1/messages HTTP/1.1\r\nhost: {gate_addr}\r\nx-api-key: {TOKEN}\r\nanthropic-version: 2023-06-01\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).unwrap();
-            reply
-        }
+    let mut stream = gate.begin_post(&hello_streamed());
+    let client = std::thread::spawn(move || {
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
     });
     until(|| !messages(&lab).is_empty());
     gate.signal(Signal::TERM);

@@ -141,6 +141,11 @@ fn the_unit_comes_and_goes() {
         assert!(unit.lines().any(|own| own == line), "no {line} in\n{unit}");
     }
     assert!(unit.contains(" gateway run"), "{unit}");
+    // The programs that it runs for a login are found, and may renew it.
+    let login = format!("\"-{}\"", sandbox.home().join(".claude").display());
+    let writes = unit.lines().find(|line| line.starts_with("ReadWritePaths=")).unwrap();
+    assert!(writes.contains(&login), "{unit}");
+    assert!(unit.contains("\nEnvironment=\"PATH="), "{unit}");
     sandbox.run(&["gateway", "uninstall"]).exits(0);
     assert!(!dir.join("moltbot-gateway.service").exists());
     let calls = std::fs::read_to_string(&calls).unwrap();
@@ -240,16 +245,10 @@ fn a_changed_config_drops_no_stream() {
     let sandbox = one_key(upstream.url(), json!({}));
     let log = sandbox.root().join("log");
     let gate = Gate::logged(&sandbox, &log, &[]);
-    let mut client = gate.connect();
-    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let headers =
+        [("x-api-key", TOKEN), ("content-type", "application/json"), ("connection", "close")];
     let body = hello_streamed().to_string();
-    write!(
-        client,
-        "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        gate.addr,
-        body.len()
-    )
-    .unwrap();
+    let mut client = gate.send("POST", "/v1/messages", &headers, body.as_bytes());
     let mut first = [0; 32];
     assert!(client.read(&mut first).unwrap() > 0);
 

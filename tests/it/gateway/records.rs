@@ -128,15 +128,7 @@ fn every_end_has_a_record() {
     assert!(broken.text().contains("event: error"), "{}", broken.text());
     failed(broken.header("x-moltbot-request-id").unwrap(), "upstream");
 
-    let mut client = gate.connect();
-    let body = hello_streamed().to_string();
-    write!(
-        client,
-        "POST /v1/messages HTTP/1.1\r\nhost: {}\r\nx-api-key: {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        gate.addr,
-        body.len()
-    )
-    .unwrap();
+    let mut client = gate.begin_post(&hello_streamed());
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("message_start") {
         let mut some = [0; 1_024];

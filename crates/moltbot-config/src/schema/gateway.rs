@@ -140,7 +140,7 @@ section! {
     /// What stands under `gateway.http.endpoints.chatCompletions`.
     #[derive(Default)]
     ChatCompletions {
-        /// Whether it is served; unset: false.
+        /// Whether it is served; unset: true.
         enabled "enabled": Option<bool>,
     }
 }
@@ -149,9 +149,9 @@ section! {
     /// What stands under `gateway.http.endpoints.responses`.
     #[derive(Default)]
     Responses {
-        /// Whether it is served; unset: false.
+        /// Whether it is served; unset: true.
         enabled "enabled": Option<bool>,
-        /// Longest body in bytes; unset: 20 MiB.
+        /// Longest body in bytes, 32 MiB at most; unset: 32 MiB.
         max_body_bytes "maxBodyBytes": Option<NonZeroU32>,
         /// Limits for files.
         files "files": Option<Unchecked>,

@@ -62,7 +62,8 @@ impl Process {
     /// Starts a program in a process group of its own.
     pub(crate) fn start(start: Start) -> std::io::Result<Self> {
         let Start { program, args, env, directory, decoder, watch, session } = start;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(args)
             .env_clear()
             .envs(env.iter().map(|(name, value)| (name, value.expose())))
@@ -71,8 +72,9 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
+            .kill_on_drop(true);
+        moltbot_sys::restore_files(command.as_std_mut());
+        let mut child = command.spawn()?;
         let missing = || std::io::Error::other("a pipe is missing");
         let group = child.id().ok_or_else(missing)?;
         watch.add(group);

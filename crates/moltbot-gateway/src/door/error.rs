@@ -105,7 +105,8 @@ impl Refusal {
                 json!({ "error": { "message": "Unauthorized", "type": "unauthorized" } })
             }
             Shape::OpenAi => json!({ "error": {
-                "message": self.message, "type": self.kind, "param": null, "code": null } }),
+                "message": self.message, "type": self.kind, "param": null,
+                "code": self.code.and_then(openai_code) } }),
             Shape::Messages => json!({
                 "type": "error",
                 "error": { "type": self.kind, "message": self.message },
@@ -113,6 +114,18 @@ impl Refusal {
             }),
         }
     }
+}
+
+/// Says in OpenAI's words what its clients tell errors apart by.
+pub(crate) fn openai_code(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "all-cooling" | "rate-limited" => "rate_limit_exceeded",
+        "billing" => "insufficient_quota",
+        "context-overflow" => "context_length_exceeded",
+        "credential-refused" => "invalid_api_key",
+        "model-not-found" => "model_not_found",
+        _ => return None,
+    })
 }
 
 /// Writes an error as the event that ends a stream of the Messages API.

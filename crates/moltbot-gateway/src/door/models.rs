@@ -35,7 +35,8 @@ pub(crate) fn answer(asked: &Asked<'_>, path: &str) -> Result<Bytes, Refusal> {
         let found = models
             .iter()
             .find(|(_, info)| info.id == id || info.also.iter().any(|also| also == id));
-        let found = found.ok_or_else(|| Refusal::not_found(format!("model: {id}")))?;
+        let unknown = || Refusal::not_found(format!("model: {id}")).code("model-not-found");
+        let found = found.ok_or_else(unknown)?;
         return Ok(entry(found).to_string().into());
     }
     let data: Vec<Value> = models.iter().map(entry).collect();

@@ -57,6 +57,7 @@ enum Place {
     /// Batches and files.
     Through,
     ChatCompletions,
+    Responses,
     Nowhere,
 }
 
@@ -72,6 +73,7 @@ impl Place {
             "/v1/models" => Self::Models,
             "/v1/messages/batches" | "/v1/files" => Self::Through,
             "/v1/chat/completions" => Self::ChatCompletions,
+            "/v1/responses" => Self::Responses,
             _ if path.starts_with("/v1/messages/batches/") || path.starts_with("/v1/files/") => {
                 Self::Through
             }
@@ -88,7 +90,9 @@ impl Place {
     /// The method it wants, if it wants one.
     fn method(&self) -> Option<&'static str> {
         match self {
-            Self::Messages | Self::CountTokens | Self::ChatCompletions => Some("POST"),
+            Self::Messages | Self::CountTokens | Self::ChatCompletions | Self::Responses => {
+                Some("POST")
+            }
             Self::Health | Self::Ready | Self::Metrics | Self::Models | Self::Model => Some("GET"),
             Self::Root => Some("HEAD"),
             Self::Through | Self::Nowhere => None,
@@ -171,7 +175,8 @@ impl Door {
         let is_ours =
             || [&API_VERSION, &API_KEY].iter().any(|name| head.headers.contains_key(*name));
         let shape = match place {
-            Place::ChatCompletions => Shape::OpenAi,
+            Place::ChatCompletions | Place::Responses => Shape::OpenAi,
+            Place::Nowhere if head.uri.path().starts_with("/v1/responses/") => Shape::OpenAi,
             Place::Models | Place::Model if !is_ours() => Shape::OpenAi,
             _ => Shape::Messages,
         };
@@ -212,7 +217,11 @@ impl Door {
         ticket: &mut Option<Ticket>,
     ) -> Result<Asked<'s>, Refusal> {
         check(&state.settings, here, &head.uri, &head.headers)?;
-        let hidden = *place == Place::ChatCompletions && !state.settings.chat_completions;
+        let hidden = match place {
+            Place::ChatCompletions => !state.settings.chat_completions,
+            Place::Responses => state.settings.responses.is_none(),
+            _ => false,
+        };
         if hidden {
             return Err(nowhere(head.uri.path()));
         }
@@ -313,7 +322,13 @@ impl Door {
                 Box::pin(self.through(asked, Op::PassThrough, head, Some(body), ticket)).await
             }
             // The rarer ways stay out of the size that every request has.
-            Place::ChatCompletions => Box::pin(openai::chat(self, asked, head, body, ticket)).await,
+            Place::ChatCompletions | Place::Responses => {
+                let dialect = match asked.state.settings.responses {
+                    Some(most) if place == Place::Responses => openai::Dialect::Responses(most),
+                    _ => openai::Dialect::Chat,
+                };
+                Box::pin(openai::answer(dialect, self, asked, head, body, ticket)).await
+            }
             Place::Health | Place::Nowhere => Err(nowhere(head.uri.path())),
         }
     }
@@ -622,7 +637,7 @@ fn length(head: &Parts) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn too_large(most: u64) -> Refusal {
+pub(super) fn too_large(most: u64) -> Refusal {
     let text = format!("the body is longer than {} MiB", most >> 20);
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", text).closing()
 }

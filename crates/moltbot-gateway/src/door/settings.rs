@@ -19,6 +19,8 @@ pub struct Settings {
     pub model_fallback: bool,
     /// Whether the dialect of `/v1/chat/completions` is spoken.
     pub chat_completions: bool,
+    /// The longest body of `/v1/responses`, in bytes; `None` if that is not spoken.
+    pub responses: Option<usize>,
     /// Proxies whose word about a client's address is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// Names beside the address itself under which clients may ask for this gateway.

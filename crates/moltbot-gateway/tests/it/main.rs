@@ -8,6 +8,7 @@ mod codes;
 mod credentials;
 mod effects;
 mod failover;
+mod limits;
 mod models;
 mod patience;
 mod probe;

@@ -43,12 +43,21 @@ fn references_are_understood() {
         ("claude-new-9", "anthropic/claude-new-9"),
         ("acme/opus-4.5", "acme/opus-4.5"),
         ("acme/m@2025", "acme/m@2025"),
+        ("acme/m@word", "acme/m@word"),
+        ("claude-opus-4-5@20251101", "anthropic/claude-opus-4-5@20251101"),
     ] {
         assert_eq!(models.parse(raw).unwrap().model.to_string(), expected, "{raw}");
     }
     for raw in ["", "  ", "/m", "acme/", "acme/ ", "@acme:x"] {
         let error = models.parse(raw).unwrap_err();
         assert_eq!(error.to_string(), format!("invalid model: {raw}"));
+    }
+    for raw in ["opus-4.5@work", "best@work", "anthropic/claude-haiku-4-5@work"] {
+        let error = models.parse(raw).unwrap_err();
+        let (model, _) = raw.split_once('@').unwrap();
+        let hint = format!("a profile is pinned by its whole name, as in {model}@anthropic:work");
+        assert_eq!(error.to_string(), format!("invalid model: {raw}; {hint}"));
+        assert_eq!(error.code(), "input");
     }
     let pinned = models.parse("best@anthropic:work").unwrap();
     assert_eq!(

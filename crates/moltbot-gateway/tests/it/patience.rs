@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::stage::{ONE, Stage};
 
-const OWNER: &str = "mbg_FAKE_owner";
+pub(crate) const OWNER: &str = "mbg_FAKE_owner";
 
 /// Short waits, so that the test is; what is asserted is which of them ended.
 const SHORT: u64 = 300;
@@ -19,6 +19,11 @@ const LONG: u64 = 60_000;
 
 /// Starts a gateway whose service is at `service`.
 fn gateway(service: SocketAddr, limits: Limits, body_idle_ms: u64) -> (Stage, Gateway) {
+    tuned(service, limits, Tuning { body_idle_ms, ..Tuning::default() })
+}
+
+/// The same with one worker and limits of its own.
+pub(crate) fn tuned(service: SocketAddr, limits: Limits, tuning: Tuning) -> (Stage, Gateway) {
     let url = format!("http://{service}");
     let mut stage = Stage::new("[]").key("anthropic:one", ONE).config(json!({
         "models": { "providers": { "anthropic": { "baseUrl": url, "models": [] } } } }));
@@ -31,19 +36,20 @@ fn gateway(service: SocketAddr, limits: Limits, body_idle_ms: u64) -> (Stage, Ga
         passthrough_login: false,
         model_fallback: false,
         chat_completions: true,
+        responses: None,
         trusted_proxies: Vec::new(),
         hosts: Vec::new(),
         max_wait_ms: 0,
         allow_paid_fallback: true,
     };
-    let tuning = Tuning { workers: 1, body_idle_ms, ..Tuning::default() };
+    let tuning = Tuning { workers: 1, ..tuning };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway =
         Gateway::start(vec![listener], settings, vec![stage.engine()], tuning, None).unwrap();
     (stage, gateway)
 }
 
-fn limits(connect_ms: u64, first_byte_ms: u64, idle_ms: u64) -> Limits {
+pub(crate) fn limits(connect_ms: u64, first_byte_ms: u64, idle_ms: u64) -> Limits {
     Limits { connect_ms, first_byte_ms, idle_ms }
 }
 

@@ -123,6 +123,8 @@ fn parts(
     }
     let endpoints = gateway.http.as_ref().and_then(|http| http.endpoints.as_ref());
     let chat = endpoints.and_then(|endpoints| endpoints.chat_completions.as_ref()?.enabled);
+    let responses = endpoints.and_then(|endpoints| endpoints.responses.clone()).unwrap_or_default();
+    let longest = responses.max_body_bytes.map_or(usize::MAX, |most| most.get() as usize);
     let default_agent = config.default_agent();
     let hosts = gateway.custom_bind_host.iter().map(|host| host.as_str().to_string()).collect();
     let settings = Settings {
@@ -132,6 +134,7 @@ fn parts(
         passthrough_login: gateway.passthrough_login == Some(true),
         model_fallback: gateway.model_fallback == Some(true),
         chat_completions: chat != Some(false),
+        responses: (responses.enabled != Some(false)).then_some(longest),
         trusted_proxies,
         hosts,
         max_wait_ms: u64::from(auth.and_then(|auth| auth.max_wait_seconds).unwrap_or(30)) * 1_000,
@@ -209,7 +212,11 @@ fn harden() {
     // Limits that cannot be changed are the administrator's; the gateway works within them.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let files = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).is_ok();
+    if let Some(before) = files.current.filter(|_| raised && files.current != files.maximum) {
+        // Programs that the gateway starts get what it got.
+        moltbot_sys::remember_files(before);
+    }
 }
 
 fn say(line: &str) -> Result<(), Failure> {

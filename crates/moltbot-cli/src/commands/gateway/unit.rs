@@ -20,8 +20,8 @@ pub(super) fn install(cx: &mut Context, socket: bool) -> Outcome {
     let place = socket.then(|| place(cx, None)).transpose()?;
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("this program does not know its place: {error}")))?;
-    let state = cx.paths().state_dir().to_path_buf();
-    let text = unit(&program.display().to_string(), &state.display().to_string(), socket);
+    let state = cx.paths().state_dir().display().to_string();
+    let text = unit(&program.display().to_string(), &state, &Around::of(cx), socket);
     let path = file(cx, UNIT);
     let shown = cx.shown(&path);
     let failed = |error: std::io::Error| Failure::new(format!("cannot write {shown}: {error}"));
@@ -82,19 +82,50 @@ fn file(cx: &Context, unit: &str) -> PathBuf {
     dir.join("systemd/user").join(unit)
 }
 
-/// Writes the unit: it sees little of the system, writes to the state directory only, and cannot
-/// gain rights.
-fn unit(program: &str, state: &str, socket: bool) -> String {
+/// What the programs need that the gateway runs for a login: `PATH`, and where they keep it.
+struct Around {
+    path: Option<String>,
+    places: Vec<String>,
+}
+
+impl Around {
+    fn of(cx: &Context) -> Self {
+        let offers = cx.registry.offers().iter().map(|entry| &entry.offer.needs);
+        let files = offers.filter(|needs| !needs.programs.is_empty()).flat_map(|n| &n.files);
+        let mut places: Vec<String> = Vec::new();
+        for file in files {
+            let named = file.dir_env.as_ref().and_then(|name| cx.process_env(name));
+            let dir = named.unwrap_or(&file.dir);
+            let dir = match dir.strip_prefix("~/") {
+                Some(rest) => cx.home().join(rest).display().to_string(),
+                None => dir.to_string(),
+            };
+            if dir.starts_with('/') && !places.contains(&dir) {
+                places.push(dir);
+            }
+        }
+        Self { path: cx.process_env("PATH").map(String::from), places }
+    }
+}
+
+/// Writes the unit: it sees little of the system, writes to the state directory and to the places
+/// of its programs only, and cannot gain rights.
+fn unit(program: &str, state: &str, around: &Around, socket: bool) -> String {
     let quote = |text: &str| {
         format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
     };
+    // What is not there is left out.
+    let places = around.places.iter().map(|place| format!(" {}", quote(&format!("-{place}"))));
+    let places: String = places.collect();
+    let path = around.path.as_ref().map(|path| quote(&format!("PATH={path}")));
+    let path = path.map(|path| format!("Environment={path}\n")).unwrap_or_default();
     let needs = if socket { format!("Requires={SOCKET}\nAfter={SOCKET}\n") } else { String::new() };
     format!(
         "[Unit]\nDescription=moltbot gateway\nAfter=network-online.target\n{needs}\n\
-         [Service]\nExecStart={} gateway run\nEnvironment={}\nRestart=on-failure\n\
+         [Service]\nExecStart={} gateway run\nEnvironment={}\n{path}Restart=on-failure\n\
          KillSignal=SIGTERM\nTimeoutStopSec=40\nLimitCORE=0\nLimitNOFILE=65536\nUMask=0077\n\
          NoNewPrivileges=yes\nPrivateTmp=yes\nProtectSystem=strict\nProtectHome=read-only\n\
-         ReadWritePaths={}\nProtectKernelTunables=yes\nProtectKernelModules=yes\n\
+         ReadWritePaths={}{places}\nProtectKernelTunables=yes\nProtectKernelModules=yes\n\
          ProtectControlGroups=yes\nRestrictSUIDSGID=yes\nRestrictRealtime=yes\n\
          RestrictNamespaces=yes\nLockPersonality=yes\nMemoryDenyWriteExecute=yes\n\
          RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\nSystemCallArchitectures=native\n\n\
@@ -138,9 +169,15 @@ mod tests {
 
     #[test]
     fn the_unit_is_hardened_and_quotes_what_it_names() {
-        let text = unit("/opt/my bin/m%t", "/home/a\"b/.moltbot", false);
+        let around = Around {
+            path: Some("/usr/bin:/opt/100%".into()),
+            places: vec!["/home/a/.program".into()],
+        };
+        let text = unit("/opt/my bin/m%t", "/home/a\"b/.moltbot", &around, false);
         assert!(text.contains("ExecStart=\"/opt/my bin/m%%t\" gateway run\n"), "{text}");
-        assert!(text.contains("ReadWritePaths=\"/home/a\\\"b/.moltbot\"\n"), "{text}");
+        let places = "ReadWritePaths=\"/home/a\\\"b/.moltbot\" \"-/home/a/.program\"\n";
+        assert!(text.contains(places), "{text}");
+        assert!(text.contains("Environment=\"PATH=/usr/bin:/opt/100%%\"\n"), "{text}");
         for wanted in ["NoNewPrivileges=yes", "ProtectSystem=strict", "LimitCORE=0"] {
             assert!(text.contains(wanted), "{wanted}");
         }
@@ -155,7 +192,9 @@ mod tests {
             text.contains("ListenStream=127.0.0.1:18789\nListenStream=[::1]:18789\n"),
             "{text}"
         );
-        let service = unit("/bin/moltbot", "/home/a/.moltbot", true);
+        let alone = Around { path: None, places: Vec::new() };
+        let service = unit("/bin/moltbot", "/home/a/.moltbot", &alone, true);
+        assert!(service.contains("ReadWritePaths=\"/home/a/.moltbot\"\n"), "{service}");
         assert!(service.contains("Requires=moltbot-gateway.socket\n"), "{service}");
     }
 }

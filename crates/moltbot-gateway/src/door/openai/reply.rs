@@ -3,7 +3,7 @@
 use moltbot_core::Usage;
 use serde_json::{Value, json};
 
-use crate::door::error::Refusal;
+use crate::door::error::{Refusal, openai_code};
 
 /// Translates a whole reply.
 pub(super) fn completion(body: &[u8], model: &str, created: i64) -> Result<Value, Refusal> {
@@ -45,19 +45,25 @@ pub(super) fn completion(body: &[u8], model: &str, created: i64) -> Result<Value
     }))
 }
 
-/// Words an error of the service.
-pub(super) fn error(body: &[u8]) -> Value {
+/// Words an error of the service; `code` is ours for it.
+pub(super) fn error(body: &[u8], code: Option<&str>) -> Value {
     let parsed: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let message = match parsed["error"]["message"].as_str() {
         Some(message) => message.to_string(),
         None => String::from_utf8_lossy(&body[..body.len().min(2_000)]).into_owned(),
     };
     let kind = parsed["error"]["type"].as_str().unwrap_or("api_error");
-    json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
+    let code = code.and_then(openai_code);
+    json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
 }
 
 pub(super) fn id(message: &str) -> String {
-    format!("chatcmpl-{}", message.trim_start_matches("msg_"))
+    format!("chatcmpl-{}", short_id(message))
+}
+
+/// What tells a message of the service from others.
+pub(super) fn short_id(message: &str) -> &str {
+    message.trim_start_matches("msg_")
 }
 
 /// Words why a reply ended.
@@ -99,9 +105,13 @@ mod tests {
     fn an_error_keeps_its_words() {
         let made = error(
             br#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+            Some("overloaded"),
         );
         assert_eq!(made["error"]["message"], "Overloaded");
         assert_eq!(made["error"]["type"], "overloaded_error");
-        assert_eq!(error(b"upstream connect error")["error"]["message"], "upstream connect error");
+        assert_eq!(made["error"]["code"], Value::Null);
+        let made = error(b"upstream connect error", Some("context-overflow"));
+        assert_eq!(made["error"]["message"], "upstream connect error");
+        assert_eq!(made["error"]["code"], "context_length_exceeded");
     }
 }

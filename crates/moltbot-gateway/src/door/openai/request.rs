@@ -1,21 +1,9 @@
 //! A chat completion request as a Messages request. Pure.
 
 use moltbot_core::ModelInfo;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-/// Tokens of a reply that nobody limited.
-const USUAL_TOKENS: u64 = 8_192;
-
-/// What a client wants.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    /// The Messages request.
-    pub(super) body: Value,
-    /// Whether the reply shall be streamed.
-    pub(super) stream: bool,
-    /// Whether a stream shall end with its usage.
-    pub(super) usage: bool,
-}
+use super::inner::{Inner, Talk, Wanted};
 
 /// Translates a request; fails with a sentence for the client.
 pub(super) fn translate(
@@ -28,257 +16,47 @@ pub(super) fn translate(
             return Err(format!("{field} is not served here"));
         }
     }
-    let mut talk = Talk::default();
-    let messages = sent["messages"].as_array().ok_or("messages is missing")?;
+    let most = sent["max_completion_tokens"].as_u64().or_else(|| sent["max_tokens"].as_u64());
+    let mut inner = Inner::new(model, info, most, sent["stream"] == true);
+    let messages = sent["messages"].as_array().ok_or("messages is missing or no list")?;
     for message in messages {
-        talk.add(message)?;
+        add(&mut inner.talk, message)?;
     }
-    if !talk.messages.iter().any(|message| message["role"] == "user") {
+    if !inner.talk.is_asked() {
         return Err("Missing user message in `messages`.".into());
     }
-    let most = sent["max_completion_tokens"].as_u64().or_else(|| sent["max_tokens"].as_u64());
-    let room = info.map_or(USUAL_TOKENS, |info| info.max_output).max(1);
-    let most = most.unwrap_or(room.min(USUAL_TOKENS)).max(1);
-    let stream = sent["stream"] == true;
-    let mut body = Map::new();
-    body.insert("model".into(), model.into());
-    body.insert("max_tokens".into(), most.into());
-    let mut output = Map::new();
-    format(&sent["response_format"], &mut talk, &mut output)?;
-    let thinks = effort(sent, info, most, &mut body, &mut output);
-    if !talk.system.is_empty() {
-        body.insert("system".into(), talk.system.into());
-    }
-    body.insert("messages".into(), talk.messages.into());
-    if let Some(temperature) = sent["temperature"].as_f64().filter(|_| !thinks) {
-        // Their scale goes to 2, the inner one to 1.
-        body.insert("temperature".into(), json!(temperature.clamp(0.0, 1.0)));
-    }
-    if let Some(top_p) = sent["top_p"].as_f64().filter(|_| !thinks) {
-        body.insert("top_p".into(), json!(top_p));
-    }
+    let format = &sent["response_format"];
+    inner.format("response_format", format, &format["json_schema"]["schema"])?;
+    inner.effort(&sent["reasoning_effort"], false);
+    inner.sampling(sent);
     match &sent["stop"] {
-        Value::String(stop) => {
-            body.insert("stop_sequences".into(), json!([stop]));
-        }
-        stops @ Value::Array(_) => {
-            body.insert("stop_sequences".into(), stops.clone());
-        }
+        Value::String(stop) => inner.set("stop_sequences", json!([stop])),
+        stops @ Value::Array(_) => inner.set("stop_sequences", stops.clone()),
         _ => {}
     }
-    if let Some(user) = sent["user"].as_str() {
-        body.insert("metadata".into(), json!({ "user_id": user }));
-    }
-    tools(sent, &mut body)?;
-    if !output.is_empty() {
-        body.insert("output_config".into(), output.into());
-    }
-    if stream {
-        body.insert("stream".into(), true.into());
-    }
-    let usage = sent["stream_options"]["include_usage"] == true;
-    Ok(Wanted { body: body.into(), stream, usage })
-}
-
-#[derive(Default)]
-struct Talk {
-    system: Vec<Value>,
-    messages: Vec<Value>,
-}
-
-impl Talk {
-    fn add(&mut self, message: &Value) -> Result<(), String> {
-        let role = message["role"].as_str().unwrap_or_default();
-        match role {
-            "system" | "developer" => {
-                self.system.extend(blocks(&message["content"])?);
-                Ok(())
-            }
-            "user" => {
-                let blocks = blocks(&message["content"])?;
-                self.say("user", blocks);
-                Ok(())
-            }
-            "assistant" => {
-                let mut said = blocks(&message["content"])?;
-                for call in message["tool_calls"].as_array().into_iter().flatten() {
-                    said.push(tool_use(call)?);
-                }
-                self.say("assistant", said);
-                Ok(())
-            }
-            "tool" => {
-                let id = message["tool_call_id"].as_str().ok_or("a tool message has no id")?;
-                let content = blocks(&message["content"])?;
-                let result =
-                    json!({ "type": "tool_result", "tool_use_id": id, "content": content });
-                self.say("user", vec![result]);
-                Ok(())
-            }
-            other => Err(format!("messages: the role \"{other}\" is not known")),
-        }
-    }
-
-    /// Adds to the last message if it is of the same role: results of tools must stand together.
-    fn say(&mut self, role: &str, blocks: Vec<Value>) {
-        if blocks.is_empty() {
-            return;
-        }
-        if let Some(last) = self.messages.last_mut()
-            && last["role"] == role
-            && let Some(content) = last["content"].as_array_mut()
-        {
-            content.extend(blocks);
-            return;
-        }
-        self.messages.push(json!({ "role": role, "content": blocks }));
-    }
-}
-
-fn blocks(content: &Value) -> Result<Vec<Value>, String> {
-    let text = |text: &str| json!({ "type": "text", "text": text });
-    match content {
-        Value::Null => Ok(Vec::new()),
-        Value::String(said) if said.trim().is_empty() => Ok(Vec::new()),
-        Value::String(said) => Ok(vec![text(said)]),
-        Value::Array(parts) => {
-            let mut out = Vec::with_capacity(parts.len());
-            for part in parts {
-                match part["type"].as_str().unwrap_or_default() {
-                    "text" | "refusal" => {
-                        let said = part["text"].as_str().or_else(|| part["refusal"].as_str());
-                        let said = said.unwrap_or_default();
-                        if !said.trim().is_empty() {
-                            out.push(text(said));
-                        }
-                    }
-                    "image_url" => out.push(image(&part["image_url"])?),
-                    other => return Err(format!("content of type \"{other}\" is not served here")),
-                }
-            }
-            Ok(out)
-        }
-        _ => Err("the content of a message is neither text nor a list".into()),
-    }
-}
-
-fn image(image: &Value) -> Result<Value, String> {
-    let url = image["url"].as_str().or_else(|| image.as_str()).unwrap_or_default();
-    if let Some(data) = url.strip_prefix("data:") {
-        let (kind, data) = data.split_once(";base64,").ok_or("an image is not base64")?;
-        let source = json!({ "type": "base64", "media_type": kind, "data": data });
-        return Ok(json!({ "type": "image", "source": source }));
-    }
-    if url.starts_with("https://") || url.starts_with("http://") {
-        return Ok(json!({ "type": "image", "source": { "type": "url", "url": url } }));
-    }
-    Err("an image has neither a data: nor an http address".into())
-}
-
-fn tool_use(call: &Value) -> Result<Value, String> {
-    let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
-    let input: Value = match arguments.trim() {
-        "" => json!({}),
-        text => serde_json::from_str(text)
-            .map_err(|error| format!("the arguments of a tool call are no JSON: {error}"))?,
-    };
-    Ok(json!({
-        "type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": input }))
-}
-
-fn tools(sent: &Value, body: &mut Map<String, Value>) -> Result<(), String> {
-    let Some(tools) = sent["tools"].as_array().filter(|tools| !tools.is_empty()) else {
-        return Ok(());
-    };
-    let mut out = Vec::with_capacity(tools.len());
-    for tool in tools {
+    inner.user(&sent["user"]);
+    inner.tools(sent, |tool| {
         let function = &tool["function"];
-        if tool["type"] != "function" || !function["name"].is_string() {
-            return Err("a tool is no function with a name".into());
-        }
-        let schema = match &function["parameters"] {
-            Value::Null => json!({ "type": "object", "properties": {} }),
-            schema => schema.clone(),
-        };
-        let mut one = Map::new();
-        one.insert("name".into(), function["name"].clone());
-        if function["description"].is_string() {
-            one.insert("description".into(), function["description"].clone());
-        }
-        one.insert("input_schema".into(), schema);
-        out.push(Value::Object(one));
-    }
-    body.insert("tools".into(), out.into());
-    let mut choice = match &sent["tool_choice"] {
-        Value::Null => json!({ "type": "auto" }),
-        Value::String(word) => match word.as_str() {
-            "none" => json!({ "type": "none" }),
-            "required" => json!({ "type": "any" }),
-            _ => json!({ "type": "auto" }),
-        },
-        named => json!({ "type": "tool", "name": named["function"]["name"] }),
-    };
-    let single = sent["parallel_tool_calls"] == false && choice["type"] != "none";
-    if single {
-        choice["disable_parallel_tool_use"] = true.into();
-    }
-    if single || !sent["tool_choice"].is_null() {
-        body.insert("tool_choice".into(), choice);
-    }
-    Ok(())
+        let good = tool["type"] == "function" && function["name"].is_string();
+        good.then_some(function).ok_or_else(|| "a tool is no function with a name".into())
+    })?;
+    Ok(inner.finish(None))
 }
 
-fn format(format: &Value, talk: &mut Talk, output: &mut Map<String, Value>) -> Result<(), String> {
-    match format["type"].as_str() {
-        None | Some("text") => {}
-        Some("json_object") => {
-            let text = "Answer with one JSON object and nothing else.";
-            talk.system.push(json!({ "type": "text", "text": text }));
+fn add(talk: &mut Talk, message: &Value) -> Result<(), String> {
+    let role = message["role"].as_str().unwrap_or_default();
+    if role == "tool" {
+        let id = message["tool_call_id"].as_str().ok_or("a tool message has no id")?;
+        return talk.result(id, &message["content"]);
+    }
+    talk.add(role, &message["content"]).map_err(|error| format!("messages: {error}"))?;
+    if role == "assistant" {
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            let function = &call["function"];
+            talk.call(&call["id"], &function["name"], &function["arguments"])?;
         }
-        Some("json_schema") => {
-            let schema = &format["json_schema"]["schema"];
-            if !schema.is_object() {
-                return Err("response_format.json_schema.schema is missing".into());
-            }
-            output.insert("format".into(), json!({ "type": "json_schema", "schema": schema }));
-        }
-        Some(other) => return Err(format!("response_format \"{other}\" is not known")),
     }
     Ok(())
-}
-
-/// Writes down how much the model shall think; `true` if it does.
-fn effort(
-    sent: &Value,
-    info: Option<&ModelInfo>,
-    most: u64,
-    body: &mut Map<String, Value>,
-    output: &mut Map<String, Value>,
-) -> bool {
-    let Some(word) = sent["reasoning_effort"].as_str() else { return false };
-    let mode = |mode: &str| info.is_some_and(|info| info.thinking.modes.iter().any(|m| m == mode));
-    let level = match word {
-        "minimal" | "low" => "low",
-        "xhigh" | "high" => "high",
-        "medium" => "medium",
-        _ => return false,
-    };
-    if mode("adaptive") {
-        body.insert("thinking".into(), json!({ "type": "adaptive" }));
-        output.insert("effort".into(), level.into());
-        return true;
-    }
-    let budget = match level {
-        "low" => 2_048,
-        "medium" => 8_192,
-        _ => 16_384,
-    };
-    let budget = std::cmp::min(budget, most.saturating_sub(1));
-    if !mode("enabled") || budget < 1_024 {
-        return false;
-    }
-    body.insert("thinking".into(), json!({ "type": "enabled", "budget_tokens": budget }));
-    true
 }
 
 #[cfg(test)]
