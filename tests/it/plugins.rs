@@ -58,7 +58,7 @@ fn the_fixture_passes_its_own_tests() {
 }
 
 #[test]
-fn several_are_prepared_at_once_and_each_keeps_its_place() {
+fn several_are_opened_at_once_and_each_keeps_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let [library, process] = [Form::Library, Form::Process].map(|form| pinned(acme(form), form).1);
     let wrong = host::Pin { sha256: "0".repeat(64), ..library.clone() };
@@ -69,17 +69,13 @@ fn several_are_prepared_at_once_and_each_keeps_its_place() {
     let all = ["another sum", "acme-sso", "no library", "acme-sso"];
     for (pins, expected) in [(&pins[..], &all[..]), (&pins[1..2], &all[1..2]), (&[], &[])] {
         let place = place(dir.path());
-        let open = |(prepared, pin): (Result<host::Prepared, host::LoadError>, _)| {
-            Ok(prepared?.open(pin, &place)?[0].plugin().id)
-        };
-        let opened = host::prepare(pins, &place).into_iter().zip(pins).map(open);
-        let opened = opened.map(|opened| match opened {
-            Ok(id) => id,
+        let opened = host::open_all(pins, &place, |_, opened| match opened {
+            Ok(carried) => carried[0].plugin().id,
             Err(host::LoadError::WrongSum { .. }) => "another sum",
             Err(host::LoadError::NotALibrary { .. }) => "no library",
             Err(error) => panic!("{error}"),
         });
-        assert_eq!(opened.collect::<Vec<_>>(), expected);
+        assert_eq!(opened, expected);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The C boundary: the descriptor that a library exports, its two functions, and the host's use of
-//! them; also what has to happen between `fork` and `exec`. The only file with `unsafe`.
+//! them; also mapping what is loaded, and what has to happen between `fork` and `exec`. The only file
+//! with `unsafe`.
 //!
 //! Six words of C and JSON behind them, so that plugin and host may come from different compilers.
 //! The descriptor grows only at its end; its name changes when the layout does.
@@ -153,6 +154,8 @@ extern "C" fn guest_free(buf: Buf) {
     }
 }
 
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub(crate) use host::Sealed;
 #[cfg(feature = "host")]
 pub(crate) use host::{Image, before_exec};
 
@@ -280,6 +283,53 @@ mod host {
             // SAFETY: what `call` filled goes back, once, and is not used afterwards.
             unsafe { (self.descriptor.free)(out) };
             Ok(answer)
+        }
+    }
+
+    /// A file in memory that nobody can change any more, mapped.
+    #[cfg(target_os = "linux")]
+    pub(crate) struct Sealed {
+        file: std::sync::Arc<std::fs::File>,
+        /// As long as this value; never handed out for longer.
+        bytes: &'static [u8],
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Sealed {
+        /// Seals a file in memory as it is now. Errors: it is none, or it is empty.
+        pub(crate) fn new(file: std::fs::File) -> std::io::Result<Self> {
+            use rustix::fs::{SealFlags, fcntl_add_seals};
+            use rustix::mm::{MapFlags, ProtFlags, mmap};
+            let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+            fcntl_add_seals(&file, seals)?;
+            let len = usize::try_from(file.metadata()?.len()).map_err(std::io::Error::other)?;
+            let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+            // SAFETY: a new mapping, placed by the system, of a file that the seals keep from being
+            // written and cut off: its bytes never change, and each of them is there.
+            let bytes = unsafe {
+                let start = mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, &file, 0)?;
+                std::slice::from_raw_parts(start.cast::<u8>().cast_const(), len)
+            };
+            Ok(Self { file: std::sync::Arc::new(file), bytes })
+        }
+
+        /// Returns what it holds.
+        pub(crate) fn bytes(&self) -> &[u8] {
+            self.bytes
+        }
+
+        /// Returns the file.
+        pub(crate) fn file(&self) -> &std::sync::Arc<std::fs::File> {
+            &self.file
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Drop for Sealed {
+        fn drop(&mut self) {
+            let start = self.bytes.as_ptr().cast_mut().cast();
+            // SAFETY: the mapping is that of `new`, whole; nobody has its bytes longer than `self`.
+            let _ = unsafe { rustix::mm::munmap(start, self.bytes.len()) };
         }
     }
 

@@ -76,13 +76,20 @@ impl Guest {
     }
 
     fn hello(&self) -> Hello {
-        let describe = |plugin: &&'static Plugin| Described {
-            id: plugin.id.to_string(),
-            version: plugin.version.to_string(),
-            about: plugin.about.to_string(),
-            methods: plugin.auth.iter().map(|method| method.id().to_string()).collect(),
-            providers: plugin.providers.iter().map(|it| it.info().id.into_owned()).collect(),
-            codes: plugin.codes.to_vec(),
+        let describe = |plugin: &&'static Plugin| {
+            let infos: Vec<_> = plugin.providers.iter().map(|it| it.info()).collect();
+            // One that panics does so when it is asked for alone, and fails alone.
+            let settings = || plugin.auth.iter().map(|method| method.settings()).collect();
+            Described {
+                id: plugin.id.to_string(),
+                version: plugin.version.to_string(),
+                about: plugin.about.to_string(),
+                methods: plugin.auth.iter().map(|method| method.id().to_string()).collect(),
+                providers: infos.iter().map(|info| info.id.to_string()).collect(),
+                codes: plugin.codes.to_vec(),
+                infos,
+                settings: catch_unwind(AssertUnwindSafe(settings)).unwrap_or_default(),
+            }
         };
         let plugins =
             catch_unwind(AssertUnwindSafe(|| self.plugins.iter().map(describe).collect()));
@@ -94,6 +101,9 @@ impl Guest {
             GuestCall::Offers { method, provider } => {
                 self.auth(&method, |it| done(&it.offers(&provider)))
             }
+            GuestCall::OffersOf { method, providers } => self.auth(&method, |it| {
+                done(&providers.iter().map(|provider| it.offers(provider)).collect::<Vec<_>>())
+            }),
             GuestCall::Settings { method } => self.auth(&method, |it| done(&it.settings())),
             GuestCall::Renew { method, settings, credential, now } => {
                 self.auth(&method, |it| exposed(it.renew(&settings, &credential, now)))

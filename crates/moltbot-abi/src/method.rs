@@ -39,11 +39,19 @@ pub struct CarriedMethod {
     carrier: Arc<dyn Carrier>,
     offers: Mutex<Vec<(ProviderInfo, Vec<Offer>)>>,
     settings: OnceLock<Option<SettingsSpec>>,
+    /// Whether it offers to several providers in one call.
+    together: bool,
 }
 
 impl CarriedMethod {
-    pub(crate) fn new(id: String, carrier: Arc<dyn Carrier>) -> Self {
-        Self { id, carrier, offers: Mutex::default(), settings: OnceLock::new() }
+    pub(crate) fn new(
+        id: String,
+        carrier: Arc<dyn Carrier>,
+        settings: Option<Option<SettingsSpec>>,
+        together: bool,
+    ) -> Self {
+        let settings = settings.map_or_else(OnceLock::new, OnceLock::from);
+        Self { id, carrier, offers: Mutex::default(), settings, together }
     }
 
     async fn offers(&self, provider: &ProviderInfo) -> Result<Vec<Offer>, AuthError> {
@@ -54,12 +62,34 @@ impl CarriedMethod {
         let call = HostCall::Offers { method: &self.id, provider };
         let answer: Result<Vec<Offer>, AuthError> = plain(&self.carrier, call).await;
         let offers = answer?;
-        let mut kept = kept();
-        if kept.len() == KEPT {
-            kept.clear();
-        }
-        kept.push((provider.clone(), offers.clone()));
+        self.keep([(provider.clone(), offers.clone())]);
         Ok(offers)
+    }
+
+    /// Asks at once for what it offers to each of these providers, and keeps it. What fails is asked
+    /// again one by one, and fails then where it is.
+    async fn foresee(&self, providers: &[&ProviderInfo]) {
+        if !self.together {
+            return;
+        }
+        let call = HostCall::OffersOf { method: &self.id, providers };
+        let answer: Result<Vec<Vec<Offer>>, AuthError> = plain(&self.carrier, call).await;
+        if let Ok(offers) = answer
+            && offers.len() == providers.len()
+        {
+            let providers = providers.iter().map(|provider| (*provider).clone());
+            self.keep(providers.zip(offers));
+        }
+    }
+
+    fn keep(&self, more: impl IntoIterator<Item = (ProviderInfo, Vec<Offer>)>) {
+        let mut kept = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in more {
+            if kept.len() == KEPT {
+                kept.clear();
+            }
+            kept.push(one);
+        }
     }
 
     async fn settings(&self) -> Result<Option<SettingsSpec>, AuthError> {
@@ -87,6 +117,14 @@ impl MethodHandle {
         match self {
             Self::Linked(method) => Ok(method.offers(provider)),
             Self::Carried(it) => it.offers(provider).await,
+        }
+    }
+
+    /// Prepares for being asked what it offers for these providers. Costs one call where asking costs
+    /// one for each, and nothing for a linked one.
+    pub async fn foresee(&self, providers: &[&ProviderInfo]) {
+        if let Self::Carried(it) = self {
+            it.foresee(providers).await;
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moltbot_core::semver::{Op, Version, VersionReq};
 use moltbot_core::{Code, Plugin, VERSION};
 
-use crate::wire::{Hello, HostMessage, decode, encode};
+use crate::wire::{Described, Hello, HostMessage, OFFERS_OF, decode, encode};
 use crate::{CarriedMethod, CarriedProvider, Carrier, CarrierError, MethodHandle, ProviderHandle};
 
 /// One plugin, linked or carried, with handles to everything it brings.
@@ -24,7 +24,7 @@ pub struct PluginHandle {
     pub features: Vec<String>,
     /// Its auth methods.
     pub methods: Vec<MethodHandle>,
-    /// Its providers, in the order of their ids in [`Described`](crate::Described).
+    /// Its providers, in the order of their ids in [`Described`].
     pub providers: Vec<ProviderHandle>,
     /// Its pages for `moltbot explain`.
     pub codes: Vec<Code>,
@@ -56,28 +56,39 @@ impl PluginHandle {
             return Err(CarrierError::Incompatible { theirs, ours });
         }
         let (core, features) = (theirs.core, theirs.features);
-        let hold = |plugin: crate::Described| Self {
-            id: plugin.id,
-            version: plugin.version,
-            about: plugin.about,
-            core: core.clone(),
-            features: features.clone(),
-            methods: plugin
-                .methods
-                .into_iter()
-                .map(|id| MethodHandle::Carried(Arc::new(CarriedMethod::new(id, carrier.clone()))))
-                .collect(),
-            providers: plugin
-                .providers
-                .into_iter()
-                .map(|id| {
-                    ProviderHandle::Carried(Arc::new(CarriedProvider::new(id, carrier.clone())))
-                })
-                .collect(),
-            codes: plugin.codes,
+        let hold = |plugin: Described| {
+            let mut infos = said(plugin.infos, plugin.providers.len());
+            let mut settings = said(plugin.settings, plugin.methods.len());
+            let together = features.iter().any(|name| name == OFFERS_OF);
+            let method = |id| {
+                let carrier = carrier.clone();
+                let method = CarriedMethod::new(id, carrier, settings.next().flatten(), together);
+                MethodHandle::Carried(Arc::new(method))
+            };
+            let methods = plugin.methods.into_iter().map(method).collect();
+            let provider = |id| {
+                let provider = CarriedProvider::new(id, carrier.clone(), infos.next().flatten());
+                ProviderHandle::Carried(Arc::new(provider))
+            };
+            Self {
+                id: plugin.id,
+                version: plugin.version,
+                about: plugin.about,
+                core: core.clone(),
+                features: features.clone(),
+                methods,
+                providers: plugin.providers.into_iter().map(provider).collect(),
+                codes: plugin.codes,
+            }
         };
         Ok(theirs.plugins.into_iter().map(hold).collect())
     }
+}
+
+/// Hands out what a guest said of each of its `count` parts; nothing unless it spoke of them all.
+fn said<T>(all: Vec<T>, count: usize) -> impl Iterator<Item = Option<T>> {
+    let all = if all.len() == count { all } else { Vec::new() };
+    all.into_iter().map(Some).chain(std::iter::repeat_with(|| None))
 }
 
 impl fmt::Debug for PluginHandle {

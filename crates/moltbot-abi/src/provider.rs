@@ -25,11 +25,13 @@ pub enum ProviderHandle {
 pub struct CarriedProvider {
     id: String,
     carrier: Arc<dyn Carrier>,
+    /// What it said about itself in its hello.
+    info: Option<ProviderInfo>,
 }
 
 impl CarriedProvider {
-    pub(crate) fn new(id: String, carrier: Arc<dyn Carrier>) -> Self {
-        Self { id, carrier }
+    pub(crate) fn new(id: String, carrier: Arc<dyn Carrier>, info: Option<ProviderInfo>) -> Self {
+        Self { id, carrier, info }
     }
 }
 
@@ -38,7 +40,10 @@ impl ProviderHandle {
     pub async fn info(&self) -> Result<ProviderInfo, ProviderError> {
         match self {
             Self::Linked(provider) => Ok(provider.info()),
-            Self::Carried(it) => plain(&it.carrier, HostCall::Info { provider: &it.id }).await,
+            Self::Carried(it) => match &it.info {
+                Some(info) => Ok(info.clone()),
+                None => plain(&it.carrier, HostCall::Info { provider: &it.id }).await,
+            },
         }
     }
 

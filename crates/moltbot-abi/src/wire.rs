@@ -3,7 +3,7 @@
 use moltbot_core::{
     AuthError, Call, ChatView, Code, Credential, CredentialKind, CredentialView, DecoderMode,
     Effect, Ended, Event, Exposed, Header, HostError, ProviderError, ProviderInfo, RenewReply,
-    RenewSettings, Reply, Timestamp,
+    RenewSettings, Reply, SettingsSpec, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
@@ -13,10 +13,13 @@ use crate::chunk::Chunk;
 use crate::{CarrierError, Packet};
 
 /// What this side understands beyond its version number; sent in both directions with [`Hello`].
-pub const FEATURES: &[&str] = &["auth", "provider", "decoder", "join"];
+pub const FEATURES: &[&str] = &["auth", "provider", "decoder", "join", OFFERS_OF];
+
+/// The feature of a guest that offers to several providers in one call.
+pub(crate) const OFFERS_OF: &str = "offersOf";
 
 /// The first message of both sides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// The version of `moltbot-core`.
     pub core: String,
@@ -40,7 +43,7 @@ impl Hello {
 }
 
 /// One plugin of a guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Described {
     /// The plugin's id.
     pub id: String,
@@ -58,6 +61,13 @@ pub struct Described {
     /// Its pages for `moltbot explain`.
     #[serde(default)]
     pub codes: Vec<Code>,
+    /// What each provider says about itself, in the order of `providers`. A guest that leaves this
+    /// and the next one out is asked later, one by one.
+    #[serde(default)]
+    pub infos: Vec<ProviderInfo>,
+    /// The settings of each auth method, in the order of `methods`.
+    #[serde(default)]
+    pub settings: Vec<Option<SettingsSpec>>,
 }
 
 /// A message to the guest.
@@ -89,6 +99,10 @@ pub(crate) enum GuestCall {
     Offers {
         method: String,
         provider: ProviderInfo,
+    },
+    OffersOf {
+        method: String,
+        providers: Vec<ProviderInfo>,
     },
     Settings {
         method: String,
@@ -162,6 +176,10 @@ pub(crate) enum HostCall<'a, 'c> {
     Offers {
         method: &'a str,
         provider: &'a ProviderInfo,
+    },
+    OffersOf {
+        method: &'a str,
+        providers: &'a [&'a ProviderInfo],
     },
     Settings {
         method: &'a str,

@@ -322,14 +322,65 @@ fn the_same_question_is_asked_once() {
         }
         assert!(block_on(method.settings()).unwrap().is_some());
     }
-    assert_eq!(asked(), 3);
+    assert_eq!(asked(), 2, "settings came with the hello");
     let changed = ProviderInfo { label: "One".into(), ..of("one") };
     block_on(method.offers(&changed)).unwrap();
-    assert_eq!(asked(), 4, "another description is another question");
-    for n in [5, 6] {
+    assert_eq!(asked(), 3, "another description is another question");
+    for n in [4, 5] {
         block_on(method.offers(&of("panic"))).unwrap_err();
         assert_eq!(asked(), n);
     }
+}
+
+/// What is offered to all of them takes one call; a panic about one is no answer about the others.
+#[test]
+fn several_providers_are_asked_about_at_once() {
+    let recorder = Arc::new(Recorder(Memory::carrying(&[&ODD]), Mutex::default()));
+    let (method, _) = connect(recorder.clone());
+    let asked = || recorder.1.lock().unwrap().len() / 2 - 1;
+    let of = |id: &'static str| ProviderInfo { id: id.into(), ..ProviderInfo::default() };
+    let [one, two, other, panic] = ["one", "two", "other", "panic"].map(of);
+    block_on(method.foresee(&[&one, &two]));
+    for info in [&one, &two] {
+        assert_eq!(block_on(method.offers(info)).unwrap()[0].choice, info.id);
+    }
+    assert_eq!(asked(), 1);
+    block_on(method.foresee(&[&other, &panic]));
+    assert_eq!(block_on(method.offers(&other)).unwrap()[0].choice, other.id);
+    block_on(method.offers(&panic)).unwrap_err();
+    assert_eq!(asked(), 4);
+}
+
+/// Says no more in its hello than the first version did.
+struct Older(Arc<Memory>);
+
+#[async_trait]
+impl Carrier for Older {
+    async fn turn(&self, message: Packet) -> Result<Packet, CarrierError> {
+        let answer = self.0.turn(message).await?;
+        let mut answer: Value = serde_json::from_slice(&answer).unwrap();
+        if let Some(plugins) = answer["plugins"].as_array_mut() {
+            for member in ["infos", "settings"] {
+                plugins[0].as_object_mut().unwrap().remove(member).unwrap();
+            }
+            answer["features"] = json!(["auth", "provider"]);
+        }
+        Ok(Packet::new(answer.to_string().into_bytes()))
+    }
+
+    fn post(&self, _: Packet) {}
+}
+
+#[test]
+fn an_older_guest_is_asked_one_by_one() {
+    let recorder = Arc::new(Recorder(Memory::carrying(&[&ODD]), Mutex::default()));
+    let (newer, provider) = connect(recorder);
+    let (older, same) = connect(Arc::new(Older(Memory::carrying(&[&ODD]))));
+    assert_eq!(block_on(same.info()), block_on(provider.info()));
+    assert_eq!(block_on(older.settings()), block_on(newer.settings()));
+    let info = ProviderInfo { id: "one".into(), ..ProviderInfo::default() };
+    block_on(older.foresee(&[&info]));
+    assert_eq!(block_on(older.offers(&info)), block_on(newer.offers(&info)));
 }
 
 fn call(choice: &str) -> Call {
@@ -511,7 +562,7 @@ fn a_guest_that_talks_nonsense_fails_the_call_only() {
         let (host, call) = (Desk::default(), call("key"));
         let error = block_on(method.login(&Cx::new(&host, &call))).unwrap_err().to_string();
         assert!(error.contains(part) && !error.contains("FAKE"), "{answer}: {error}");
-        assert!(block_on(provider.info()).is_err(), "{answer}");
+        assert!(block_on(provider.caps(&CredentialKind::ApiKey)).is_err(), "{answer}");
     }
 }
 

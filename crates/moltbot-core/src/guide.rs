@@ -85,7 +85,21 @@
 //! `tests/conformance.rs` runs the suite that every plugin passes: linked and across the wire, with
 //! nobody there, stopped and dropped at every effect, looking for secrets in all that is said.
 //!
-//! Inside a clone, `cargo xtask new-plugin NAME --auth` or `--provider` writes all of this.
+//! **5. Make it small.** The host reads all of a library at every start, so that the one you hand out
+//! should hold nothing in vain. With this in `Cargo.toml`,
+//! `cargo rustc --release --lib --crate-type cdylib` makes one of under 1 MB, half of what
+//! `cargo build --release` makes without it. Leave `panic` as it is: a library that aborts is refused.
+//!
+//! ```toml
+//! [profile.release]
+//! opt-level = "s"
+//! lto = true # only where nothing but the library is made, hence `--crate-type`
+//! codegen-units = 1
+//! strip = true
+//! ```
+//!
+//! Inside a clone, `cargo xtask new-plugin NAME --auth` or `--provider` writes all of this, and
+//! `cargo xtask dist --cdylib --plugins NAME` builds it so.
 //!
 //! # What else there is
 //!
@@ -108,6 +122,7 @@
 //! | --- | --- | --- | --- |
 //! | made by | `cargo xtask dist --with NAME=PATH` | `crate-type = ["cdylib"]`, `export_plugin!()` | a `main` that calls `moltbot_abi::serve()` |
 //! | used after | a build | `moltbot plugins trust FILE` | `moltbot plugins trust FILE` |
+//! | runs from | the program | sealed memory, on Linux; else a private copy | a private copy |
 //! | what it can reach | everything | everything | on Linux: system files, what it asks for |
 //! | if it crashes | with the host | with the host, once; then it is left out | alone |
 //!

@@ -65,6 +65,13 @@ pub(super) fn copy(from: &Path, to: &Path) -> PathBuf {
     to.canonicalize().unwrap()
 }
 
+/// Lists the private copies that are in a sandbox's state directory.
+pub(super) fn copies(sandbox: &Sandbox) -> Vec<String> {
+    let entries = std::fs::read_dir(sandbox.state("plugins")).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(".copy-")).collect()
+}
+
 /// Trusts a file as it is.
 pub(super) fn pinned(path: &Path, form: Form) -> (Checked, Pin) {
     let file = host::read(path, None).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use moltbot_abi::Descriptor;
 use moltbot_abi::host::{self, LoadError};
 
-use super::fixtures::{Form, copy, hostile, pinned, place, trusted};
+use super::fixtures::{Form, copies, copy, hostile, pinned, place, trusted};
 use crate::support::Sandbox;
 
 /// Opens a changed copy of the library in this process.
@@ -86,6 +86,7 @@ fn takes_it_down_once(deed: &str) {
     for _ in 0..2 {
         let ran = sandbox.run(&["plugins", "list"]).exits(0);
         assert!(ran.out.contains("it took the host down"), "{deed}: {ran:?}");
+        assert!(copies(&sandbox).is_empty(), "{deed}: {:?}", copies(&sandbox));
         sandbox.run(&["status"]).exits(0).says("--retry");
     }
     sandbox.set_env("HOSTILE", None);

@@ -1,12 +1,15 @@
 //! Processes that misbehave: each fails alone, and says how.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use moltbot_abi::host::{self, Carried, LoadError};
 use moltbot_core::ProviderInfo;
 
-use super::fixtures::{Form, copy, hostile, pinned, place};
+use super::fixtures::{Form, copies, copy, hostile, pinned, place, trusted};
+use crate::support::{Sandbox, until};
 
 /// What a deed leads to: refused when opened, a complaint when asked, or nothing.
 enum Ends {
@@ -153,4 +156,30 @@ fn it_opens_no_socket() {
     let dir = tempfile::tempdir().unwrap();
     let found = open(dir.path(), "opens-a-socket").unwrap().plugin().id;
     assert_eq!(found, "udp-false.unix-false.pair-true");
+}
+
+/// A host that is killed leaves the copy of a program that was starting; the next host removes it.
+#[test]
+fn what_a_killed_host_left_is_swept() {
+    let sandbox = Sandbox::new();
+    let plugin = trusted(&sandbox, hostile(Form::Process), "never-reads");
+    let sum = host::read(plugin.as_ref(), None).unwrap().sha256;
+    let listed = serde_json::json!([{ "path": plugin, "sha256": sum, "kind": "process" }]);
+    sandbox.write_config(&serde_json::json!({ "plugins": { "trusted": listed } }).to_string());
+    // Where this takes longer than the host waits for the program, the copy is gone: once more.
+    let left = (0..100).any(|_| {
+        let mut host = sandbox.command(&["plugins", "list"]);
+        let host = RefCell::new(host.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+        let ended = || host.borrow_mut().try_wait().unwrap().is_some();
+        until(|| !copies(&sandbox).is_empty() || ended());
+        host.borrow_mut().kill().unwrap();
+        host.borrow_mut().wait().unwrap();
+        !copies(&sandbox).is_empty()
+    });
+    assert!(left, "no host was caught while a program was starting");
+    sandbox.write_config("{}");
+    let plugin = trusted(&sandbox, hostile(Form::Process), "polite");
+    sandbox.run(&["plugins", "trust", &plugin, "--yes"]).exits(0);
+    sandbox.run(&["plugins", "doctor"]).exits(0);
+    assert_eq!(copies(&sandbox), Vec::<String>::new());
 }

@@ -83,17 +83,17 @@ pub(crate) fn measure_plugins(library: &Path, process: Option<&Path>) -> Result<
     Ok(())
 }
 
-/// Builds the stranger's crate, optimised, with the versions of the workspace.
+/// Builds the stranger's crate, optimised, with the versions of the workspace; the library by itself,
+/// as the author's guide has it.
 fn build() -> Result<(PathBuf, PathBuf)> {
     let dir = root().join("tests/fixtures/acme-sso");
     let target = target_dir().join("fixtures");
     std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock"))?;
-    must(
-        cargo()
-            .current_dir(&dir)
-            .args(["build", "--release", "--quiet"])
-            .env("CARGO_TARGET_DIR", &target),
-    )?;
+    for args in [&["build", "--bins"][..], &["rustc", "--lib", "--crate-type", "cdylib"]] {
+        let mut command = cargo();
+        command.current_dir(&dir).args(args).args(["--release", "--quiet"]);
+        must(command.env("CARGO_TARGET_DIR", &target))?;
+    }
     let name = format!(
         "{}moltbot_plugin_acme_sso{}",
         std::env::consts::DLL_PREFIX,

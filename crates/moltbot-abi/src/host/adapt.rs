@@ -23,6 +23,7 @@ const MAX_NAME: usize = 64;
 /// A carried plugin, ready for a registry.
 pub struct Carried {
     plugin: &'static Plugin,
+    methods: Vec<MethodHandle>,
     complaints: Complaints,
 }
 
@@ -37,6 +38,7 @@ impl Carried {
         let unusable = |reason: String| LoadError::Unusable { reason };
         name("plugin id", &handle.id).map_err(unusable)?;
         let complaints = Complaints::default();
+        let methods = handle.methods.clone();
         let mut auth: Vec<&'static dyn AuthMethod> = Vec::new();
         for method in handle.methods {
             name("auth method", method.id()).map_err(unusable)?;
@@ -61,7 +63,15 @@ impl Carried {
             providers: providers.leak(),
             codes: handle.codes.leak(),
         };
-        Ok(Self { plugin: Box::leak(Box::new(plugin)), complaints })
+        Ok(Self { plugin: Box::leak(Box::new(plugin)), methods, complaints })
+    }
+
+    /// Prepares for being asked what it offers for these providers, which otherwise costs one call
+    /// for each of them.
+    pub fn foresee(&self, providers: &[&ProviderInfo]) {
+        for method in &self.methods {
+            wait(method.foresee(providers));
+        }
     }
 
     /// Returns the plugin.

@@ -1,12 +1,13 @@
 //! The carrier for libraries: loaded into this process, called on a thread of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::marker::{self, Marker};
 use super::worker::{Deliver, Worker};
-use super::{Checked, LoadError, Place, Prepared, image};
+use super::{Checked, LoadError, Place, Prepared, PrivateCopy, image};
 use crate::dl::Image;
 use crate::{Carrier, CarrierError, Packet, compatible};
 
@@ -36,16 +37,15 @@ impl Library {
         allow_abort: bool,
         place: &Place,
     ) -> Result<Arc<Self>, LoadError> {
-        let Prepared { sha256, copy, .. } = file;
+        let Prepared { path, sha256, copy } = file;
         let marker = Marker::new(&place.dir, &sha256).map_err(|error| {
             let path = place.dir.display().to_string();
             LoadError::Unreadable { path, reason: error.to_string() }
         })?;
+        let dir = place.dir.clone();
         let prepare = move || {
             let running = marker.run();
-            let image = Image::load(&copy.path)?;
-            // What is mapped stays, although its file goes.
-            drop(copy);
+            let image = image_of(copy, &dir, &path)?;
             if !image.unwinds() && !allow_abort {
                 return Err(LoadError::Abort {});
             }
@@ -68,6 +68,25 @@ impl Library {
         let worker = worker.watched("plugin-watch")?.blocking(place.blocking);
         Ok(Arc::new(Self { worker }))
     }
+}
+
+/// Loads a private copy. A file goes afterwards, what is mapped of it stays.
+fn image_of(copy: PrivateCopy, dir: &Path, name: &Path) -> Result<Image, LoadError> {
+    let bytes = match copy {
+        PrivateCopy::Disk(copy) => return Image::load(&copy.path),
+        PrivateCopy::Memory(bytes) => bytes,
+    };
+    if let Some((sealed, path)) = bytes.in_memory() {
+        // For ever: to the system's loader the same name is the same library, and the number in it
+        // would be given to the next file.
+        std::mem::forget(sealed.file().clone());
+        match Image::load(&path) {
+            // Some systems run no code but that of files.
+            Err(LoadError::Loader { .. }) => {}
+            loaded => return loaded,
+        }
+    }
+    Image::load(&bytes.on_disk(dir, name)?.path)
 }
 
 #[async_trait]

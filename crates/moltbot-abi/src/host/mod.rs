@@ -1,12 +1,12 @@
 //! Plugins from outside, as the host sees them: checked, loaded or spawned, and then held like the
 //! linked ones.
 //!
-//! The order is fixed: [`read`] checks owner, mode and sum of a file; [`open`] makes a private
-//! copy of exactly those bytes, loads or spawns the copy, asks what is in it and returns it as
-//! plugins that a [`Registry`](moltbot_core::Registry) takes. For several files [`prepare`] does
-//! everything up to the copy, and [`Prepared::open`] the rest.
+//! The order is fixed: [`read`] checks owner and mode of a file, makes a private copy and checks its
+//! sum; [`open`] loads or spawns that copy, asks what is in it and returns it as plugins that a
+//! [`Registry`](moltbot_core::Registry) takes. [`open_all`] does both for several files.
 
 mod adapt;
+mod copy;
 mod image;
 mod library;
 mod marker;
@@ -16,9 +16,11 @@ mod trust;
 mod wait;
 mod worker;
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -30,10 +32,12 @@ pub use process::Process;
 pub use trust::{Checked, read};
 pub use wait::wait;
 
+use copy::{Bytes, Copy};
+
 use crate::{Carrier, CarrierError, PluginHandle};
 
-/// How many files are prepared at once; as many are held in memory.
-const SIDE_BY_SIDE: usize = 4;
+/// How many files are prepared at once, beside the one that is opened.
+const SIDE_BY_SIDE: usize = 3;
 
 /// How a plugin from outside is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,52 +207,92 @@ pub fn open(
     Prepared::of(file, pin.kind, place)?.open(pin, place)
 }
 
-/// A checked file with the private copy that will be loaded or spawned; nothing of it has run.
-pub struct Prepared {
-    path: PathBuf,
-    sha256: String,
-    copy: trust::Copy,
-}
-
-/// Reads, checks and copies the files of `pins`; the result of each stands at its place.
+/// Opens the files of `pins`, hands each result to `each`, and returns what that makes of them, in
+/// order.
 ///
-/// They are prepared side by side, because that is most of the work of opening them. Opening is
-/// left to the caller, one after the other: of a library that takes the host down, or hangs in
-/// the loader, only its own mark may say that it was running.
-pub fn prepare(pins: &[Pin], place: &Place) -> Vec<Result<Prepared, LoadError>> {
+/// Reading, checking and copying is most of the work, and done ahead of opening, side by side.
+/// Opened they are one after the other: of a library that takes the host down, or hangs in the
+/// loader, only its own mark may say that it was running.
+pub fn open_all<T>(
+    pins: &[Pin],
+    place: &Place,
+    mut each: impl FnMut(&Pin, Result<Vec<Carried>, LoadError>) -> T,
+) -> Vec<T> {
+    if pins.is_empty() {
+        return Vec::new();
+    }
+    copy::sweep(&place.dir);
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(pins.len()));
+    let (prepared, ready) = (Mutex::new(BTreeMap::new()), Condvar::new());
     let work = || {
         while let Some((n, pin)) = pins.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
         {
-            let file = read(&pin.path, Some(&pin.sha256));
-            let prepared = file.and_then(|file| Prepared::of(&file, pin.kind, place));
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((n, prepared));
+            let prepare = || Prepared::of(&read(&pin.path, Some(&pin.sha256))?, pin.kind, place);
+            // Whoever waits for this file must get something.
+            let file = catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| {
+                let reason = "looking at it failed".to_string();
+                Err(LoadError::Unusable { reason })
+            });
+            prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(n, file);
+            ready.notify_one();
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..pins.len().min(SIDE_BY_SIDE) {
+        let start = |_: &usize| std::thread::Builder::new().spawn_scoped(scope, work).is_ok();
+        if (0..pins.len().min(SIDE_BY_SIDE)).filter(start).count() == 0 {
             // Without a thread this one does it all.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            work();
         }
-        work();
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(n, _)| *n);
-    done.into_iter().map(|(_, prepared)| prepared).collect()
+        let open = |(n, pin)| {
+            let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = loop {
+                match prepared.remove(&n) {
+                    Some(file) => break file,
+                    None => {
+                        prepared = ready.wait(prepared).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            };
+            drop(prepared);
+            each(pin, file.and_then(|file: Prepared| file.open(pin, place)))
+        };
+        pins.iter().enumerate().map(open).collect()
+    })
+}
+
+/// A checked file with the private copy that will be loaded or spawned; nothing of it has run.
+struct Prepared {
+    path: PathBuf,
+    sha256: String,
+    copy: PrivateCopy,
+}
+
+/// Where the bytes that were summed will run from.
+enum PrivateCopy {
+    /// Sealed memory.
+    Memory(Arc<Bytes>),
+    /// A file of their own.
+    Disk(Copy),
 }
 
 impl Prepared {
     fn of(file: &Checked, kind: Kind, place: &Place) -> Result<Self, LoadError> {
-        if kind == Kind::Library {
-            Library::admit(file, place)?;
+        match kind {
+            Kind::Library => Library::admit(file, place)?,
+            Kind::Process => file.runnable()?,
         }
-        let copy = file.copy(&place.dir)?;
+        let copy = match kind {
+            Kind::Library if file.bytes.in_memory().is_some() => {
+                PrivateCopy::Memory(file.bytes.clone())
+            }
+            // A script's interpreter opens it by its name, and a program may look at its own.
+            _ => PrivateCopy::Disk(file.bytes.on_disk(&place.dir, &file.path)?),
+        };
         Ok(Self { path: file.path.clone(), sha256: file.sha256.clone(), copy })
     }
 
     /// Loads or spawns it, as `pin` says, and asks what is in it.
-    pub fn open(self, pin: &Pin, place: &Place) -> Result<Vec<Carried>, LoadError> {
+    fn open(self, pin: &Pin, place: &Place) -> Result<Vec<Carried>, LoadError> {
         let carrier: Arc<dyn Carrier> = match pin.kind {
             Kind::Library => Library::load(self, pin.allow_abort, place)?,
             Kind::Process => Process::spawn(self, place)?,

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use moltbot_core::redact;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::trust::Copy;
+use super::copy::Copy;
 use super::worker::{Deliver, Worker};
-use super::{LoadError, Place, Prepared, read, sandbox};
+use super::{LoadError, Place, Prepared, PrivateCopy, read, sandbox};
 use crate::dl::before_exec;
 use crate::serve::COOKIE;
 use crate::{Carrier, CarrierError, Packet};
@@ -53,6 +53,10 @@ impl Process {
     /// Starts the program once.
     pub(super) fn spawn(file: Prepared, place: &Place) -> Result<Arc<Self>, LoadError> {
         let Prepared { path, sha256, copy } = file;
+        let copy = match copy {
+            PrivateCopy::Disk(copy) => copy,
+            PrivateCopy::Memory(bytes) => bytes.on_disk(&place.dir, &path)?,
+        };
         let first = start(copy, place)?;
         let state = State { current: Some(Arc::new(first)), starts: vec![Instant::now()] };
         Ok(Arc::new(Self { path, sha256, place: place.clone(), state: Mutex::new(state) }))
@@ -78,7 +82,10 @@ impl Process {
         state.starts.push(Instant::now());
         state.current = None;
         let started = read(&self.path, Some(&self.sha256))
-            .and_then(|file| start(file.copy(&self.place.dir)?, &self.place))
+            .and_then(|file| {
+                let copy = file.bytes.on_disk(&self.place.dir, &self.path)?;
+                start(copy, &self.place)
+            })
             .map_err(|error| CarrierError::Gone { reason: error.to_string() })?;
         let session = Arc::new(started);
         state.current = Some(session.clone());

@@ -1,17 +1,15 @@
 //! Checks a file before anything of it runs: who could have changed it, and whether it is the one
 //! that was trusted.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{Metadata, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{LoadError, private_dir};
-
-/// The most that a plugin's file may hold, in bytes.
-const MAX_BYTES: u64 = 256 << 20;
+use super::LoadError;
+use super::copy::Bytes;
 
 /// A file that was read once; what was summed is what is copied and run.
 pub struct Checked {
@@ -20,7 +18,23 @@ pub struct Checked {
     /// The sum of `bytes`, in lower-case hexadecimal digits.
     pub sha256: String,
     /// What it holds.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Arc<Bytes>,
+    /// Whether its owner may run it.
+    executable: bool,
+}
+
+impl Checked {
+    /// Refuses what was never meant to be run: the system would hand any text to a shell.
+    pub(crate) fn runnable(&self) -> Result<(), LoadError> {
+        let refused = |reason: &str| Err(LoadError::Start { reason: reason.to_string() });
+        if !self.executable {
+            return refused("it is not executable (chmod u+x)");
+        }
+        if !self.bytes.starts_with(b"#!") && object::FileKind::parse(&**self.bytes).is_err() {
+            return refused("it is neither a program nor a script that names its interpreter");
+        }
+        Ok(())
+    }
 }
 
 /// Reads a file that only its owner and root can change, and compares its sum.
@@ -54,14 +68,15 @@ pub fn read(path: &Path, expected: Option<&str>) -> Result<Checked, LoadError> {
         return Err(unreadable(&path, std::io::Error::other("it is no file")));
     }
     check_owner(&path, &found)?;
-    let bytes = read_all(file, found.len()).map_err(|error| unreadable(&path, error))?;
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let bytes = Bytes::of(file, found.len()).map_err(|error| unreadable(&path, error))?;
+    let sha256 = hex(&Sha256::digest(&*bytes));
+    let bytes = Arc::new(bytes);
     match expected {
         Some(expected) if !expected.eq_ignore_ascii_case(&sha256) => {
             let expected = expected.to_ascii_lowercase();
             Err(LoadError::WrongSum { expected, found: sha256 })
         }
-        _ => Ok(Checked { path, sha256, bytes }),
+        _ => Ok(Checked { path, sha256, bytes, executable: found.mode() & 0o100 != 0 }),
     }
 }
 
@@ -80,16 +95,6 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn read_all(file: File, len: u64) -> std::io::Result<Vec<u8>> {
-    // One byte more than there should be, so that the end is seen without growing.
-    let mut bytes = Vec::with_capacity(len.min(MAX_BYTES) as usize + 1);
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(std::io::Error::other("it holds more than 256 MiB"));
-    }
-    Ok(bytes)
-}
-
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -98,37 +103,10 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A copy that only this user can reach; gone when dropped.
-pub(crate) struct Copy {
-    /// The copy.
-    pub(crate) path: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Checked {
-    /// Writes the bytes to a directory of their own, under the file's name.
-    pub(crate) fn copy(&self, below: &Path) -> Result<Copy, LoadError> {
-        self.copy_to(below).map_err(|error| LoadError::Unreadable {
-            path: below.display().to_string(),
-            reason: format!("no private copy can be written there: {error}"),
-        })
-    }
-
-    fn copy_to(&self, below: &Path) -> std::io::Result<Copy> {
-        private_dir(below)?;
-        let only_mine = std::fs::Permissions::from_mode(0o700);
-        let mut dir = tempfile::Builder::new();
-        let dir = dir.prefix(".copy-").permissions(only_mine).tempdir_in(below)?;
-        let path = dir.path().join(self.path.file_name().unwrap_or("plugin".as_ref()));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
-        file.write_all(&self.bytes)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o500))?;
-        Ok(Copy { path, _dir: dir })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn place() -> tempfile::TempDir {
@@ -176,6 +154,22 @@ mod tests {
     }
 
     #[test]
+    fn only_programs_are_run() {
+        let dir = place();
+        let path = dir.path().join("a");
+        let reason = |text: &str, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let file = read(&path, None).unwrap();
+            file.runnable().err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(reason("#!/bin/sh\n", 0o700), "");
+        assert!(reason("#!/bin/sh\n", 0o600).contains("it is not executable"));
+        assert!(reason("echo no\n", 0o700).contains("neither a program nor a script"));
+        assert!(reason("", 0o700).contains("neither a program nor a script"));
+    }
+
+    #[test]
     fn only_files_are_read() {
         let dir = place();
         assert!(matches!(read(dir.path(), None), Err(LoadError::Unreadable { .. })));
@@ -186,18 +180,5 @@ mod tests {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
         assert!(matches!(read(&pipe, None), Err(LoadError::Unreadable { .. })));
-    }
-
-    #[test]
-    fn a_copy_is_private_and_goes_away() {
-        let dir = place();
-        let path = dir.path().join("a");
-        write(&path, 0o600);
-        let copy = read(&path, None).unwrap().copy(&dir.path().join("run")).unwrap();
-        let parent = copy.path.parent().unwrap().to_path_buf();
-        assert_eq!(parent.metadata().unwrap().mode() & 0o777, 0o700);
-        assert_eq!(std::fs::read(&copy.path).unwrap(), b"FAKE");
-        drop(copy);
-        assert!(!parent.exists());
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use clap::Command;
-use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place, Prepared};
+use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place};
 use moltbot_config::{Paths, PluginKind, Plugins, TrustedPlugin};
 use moltbot_core::{Plugin, Registry};
 
@@ -38,12 +38,9 @@ pub(crate) fn extend(
         };
         pins.iter().map(|_| Err(problem())).collect()
     } else {
-        let prepared = host::prepare(&pins, &place).into_iter().zip(&pins);
-        let open = |(prepared, pin): (Result<Prepared, LoadError>, &Pin)| {
-            let opened = prepared.and_then(|it| it.open(pin, &place));
+        host::open_all(&pins, &place, |_, opened| {
             opened.inspect_err(end_if_hung).map_err(Problem::from)
-        };
-        prepared.map(open).collect()
+        })
     };
     let together = extended.take_all(&opened, &plugins);
     for (pin, opened) in pins.iter().zip(opened) {
@@ -95,9 +92,16 @@ impl Extended {
     /// Takes everything that was opened at once, if it all goes together; nearly always it does,
     /// and looking at each alone costs more with every plugin there is. Returns whether it took it.
     fn take_all(&mut self, opened: &[Result<Vec<Carried>, Problem>], rules: &Plugins) -> bool {
-        let all = opened.iter().flatten().flatten().map(Carried::plugin);
-        let all: Vec<_> = all.filter(|plugin| refusal(rules, plugin.id).is_none()).collect();
-        all.is_empty() || self.take(all).is_none()
+        let all = opened.iter().flatten().flatten();
+        let all: Vec<_> = all.filter(|one| refusal(rules, one.plugin().id).is_none()).collect();
+        let plugins = || all.iter().map(|one| one.plugin());
+        // The registry is going to ask each of them about each provider.
+        let own: Vec<_> =
+            plugins().flat_map(|plugin| plugin.providers).map(|it| it.info()).collect();
+        let linked = self.registry.providers().iter().map(|entry| entry.info);
+        let providers: Vec<_> = linked.chain(&own).collect();
+        all.iter().for_each(|one| one.foresee(&providers));
+        all.is_empty() || self.take(plugins().collect()).is_none()
     }
 
     /// Takes plugins if they go with those that are there; else says what clashes.
