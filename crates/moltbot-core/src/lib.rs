@@ -73,6 +73,7 @@ mod event;
 mod exchange;
 mod failure;
 pub mod guide;
+mod json;
 mod model;
 mod needs;
 mod plugin;
@@ -100,6 +101,7 @@ pub use effect::{
 pub use event::{Decoder, DecoderMode, Event};
 pub use exchange::{Exchange, Resume, Reuse, Slot, Span, Splice, splice};
 pub use failure::{Ended, Failure, FailureKind, NetworkFault, Scope};
+pub use json::plain_text;
 pub use model::{ModelInfo, Price, Thinking, Usage};
 pub use needs::Needs;
 pub use plugin::{

@@ -24,13 +24,29 @@ pub struct RecordId(String);
 impl RecordId {
     /// Makes an id from the start of the request and 52 random bits (higher ones are ignored).
     pub fn new(start: Timestamp, random: u64) -> Self {
-        let millis = u128::try_from(start.millis().max(0)).unwrap_or(0) & ((1 << 48) - 1);
-        let bits = (millis << 52) | u128::from(random & ((1 << 52) - 1));
+        Self(String::from_utf8_lossy(&Self::letters(start, random)).into_owned())
+    }
+
+    /// Returns the text of the id that [`new`](Self::new) makes, without allocating: all of it is
+    /// ASCII.
+    ///
+    /// ```
+    /// use moltbot_core::{RecordId, Timestamp};
+    /// let start = Timestamp::from_millis(1_790_000_000_000);
+    /// assert_eq!(RecordId::new(start, 7).as_str().as_bytes(), RecordId::letters(start, 7));
+    /// ```
+    pub fn letters(start: Timestamp, random: u64) -> [u8; 23] {
+        let millis = u64::try_from(start.millis().max(0)).unwrap_or(0) & ((1 << 48) - 1);
+        let random = random & ((1 << 52) - 1);
+        // A hundred bits, as two halves of ten letters each.
+        let halves = [(millis << 2) | (random >> 50), random & ((1 << 50) - 1)];
         let mut text = *b"mb_00000000000000000000";
-        for (digit, place) in text[3..].iter_mut().zip((0..20).rev()) {
-            *digit = DIGITS[(bits >> (place * 5)) as usize & 31];
+        for (part, bits) in text[3..].chunks_exact_mut(10).zip(halves) {
+            for (letter, place) in part.iter_mut().zip((0..10).rev()) {
+                *letter = DIGITS[(bits >> (place * 5)) as usize & 31];
+            }
         }
-        Self(String::from_utf8_lossy(&text).into_owned())
+        text
     }
 
     /// Reads an id that a user typed; `None` if it has not the form of one.

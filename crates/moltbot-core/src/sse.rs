@@ -1,5 +1,7 @@
 //! Splits a stream of bytes into server-sent events (WHATWG HTML, "Server-sent events").
 
+use std::borrow::Cow;
+
 /// One event: its name (empty if the stream names none) and its data lines joined by `\n`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseEvent {
@@ -88,8 +90,7 @@ impl SseSplitter {
                 self.flush(report);
                 continue;
             }
-            let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-            let Some(end) = end else {
+            let Some(end) = memchr::memchr2(b'\n', b'\r', rest) else {
                 self.hold(rest);
                 return;
             };
@@ -121,11 +122,9 @@ impl SseSplitter {
             return 0;
         }
         let mut at = 0;
-        while bytes[at..].starts_with(prefix) {
-            let Some(length) = first_event(&bytes[at..]) else { break };
-            if !is_plain(&bytes[at..at + length]) {
-                break;
-            }
+        while bytes[at..].starts_with(prefix)
+            && let Some(length) = plain_event(&bytes[at..])
+        {
             at += length;
         }
         if at > 0 {
@@ -169,7 +168,11 @@ impl SseSplitter {
             self.held = 0;
             return;
         }
-        let text = String::from_utf8_lossy(line);
+        // Asked first, because it is nearly always text and that is told quicker.
+        let text = match std::str::from_utf8(line) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(line),
+        };
         let (field, value) = text.split_once(':').unwrap_or((&text, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -204,12 +207,25 @@ impl SseSplitter {
     }
 }
 
-/// Tells whether all lines of a whole event but its first are data, of which there is some: a later
-/// name would be the one that counts.
-fn is_plain(event: &[u8]) -> bool {
-    let mut lines = event.split(|byte| *byte == b'\n').skip(1);
-    let begins_with_data = lines.next().is_some_and(|line| line.starts_with(b"data:"));
-    begins_with_data && lines.all(|line| line.is_empty() || line.starts_with(b"data:"))
+/// Returns where the first event of `bytes` ends like [`first_event`], if all its lines but the first
+/// are data, of which there is some: a later name would be the one that counts.
+fn plain_event(bytes: &[u8]) -> Option<usize> {
+    let mut line = line_end(bytes, 0)?;
+    loop {
+        if !bytes[line..].starts_with(b"data:") {
+            return None;
+        }
+        line = line_end(bytes, line)?;
+        if *bytes.get(line)? == b'\n' {
+            return Some(line + 1);
+        }
+    }
+}
+
+/// Returns where the line after that at `start` begins, unless a `\r` comes first.
+fn line_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let end = start + memchr::memchr2(b'\n', b'\r', &bytes[start..])?;
+    (bytes[end] == b'\n').then_some(end + 1)
 }
 
 /// Returns where the first event of `bytes` ends, its blank line included; `None` if it is not all

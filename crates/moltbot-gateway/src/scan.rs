@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use moltbot_core::{Found, Span};
+use moltbot_core::{Found, Span, plain_text};
 use thiserror::Error;
 
 /// How a body is scanned.
@@ -282,7 +282,7 @@ impl<'a> Scanner<'a, '_> {
         self.at += 1;
         let start = self.at;
         loop {
-            self.at += plain(&self.body[self.at..]);
+            self.at += plain_text(&self.body[self.at..]);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -370,70 +370,10 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// How much of a text is looked at word by word: between two escapes there is mostly less.
-const NEAR: usize = 64;
-
-/// Counts the bytes before the first quote, backslash or control character.
-fn plain(text: &[u8]) -> usize {
-    let (words, rest) = text[..text.len().min(NEAR)].as_chunks::<8>();
-    for (number, word) in words.iter().enumerate() {
-        let marks = special(u64::from_le_bytes(*word));
-        if marks != 0 {
-            return number * 8 + marks.trailing_zeros() as usize / 8;
-        }
-    }
-    let done = words.len() * 8;
-    let is_special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
-    if text.len() <= NEAR {
-        return done + rest.iter().position(is_special).unwrap_or(rest.len());
-    }
-    // Long texts are what a body consists of: this is done in steps of many bytes.
-    let far = &text[done..];
-    let end = memchr::memchr2(b'"', b'\\', far).unwrap_or(far.len());
-    let far = &far[..end];
-    match far.iter().fold(false, |odd, byte| odd | (*byte < 0x20)) {
-        true => done + far.iter().position(is_special).unwrap_or(end),
-        false => done + end,
-    }
-}
-
-/// Marks the lowest byte of a word that is a quote, a backslash or a control character, in its
-/// highest bit; what is marked above it means nothing.
-fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let quote = word ^ (ONES * u64::from(b'"'));
-    let backslash = word ^ (ONES * u64::from(b'\\'));
-    (below(word, 0x20) | below(quote, 1) | below(backslash, 1)) & HIGH
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_text_ends_at_the_first_special_byte_wherever_it_stands() {
-        for length in [0, 1, 7, 8, 9, 63, 64, 65, 72, 200] {
-            let mut text = vec![b'x'; length];
-            assert_eq!(plain(&text), length);
-            for at in 0..length {
-                for byte in 0..=255u8 {
-                    text[at] = byte;
-                    let special = byte < 0x20 || byte == b'"' || byte == b'\\';
-                    let end = if special { at } else { length };
-                    assert_eq!(plain(&text), end, "{byte} at {at} of {length}");
-                    if at + 1 < length {
-                        // Whatever follows does not hide it.
-                        text[at + 1] = byte ^ 1;
-                        assert!(!special || plain(&text) == at, "{byte} at {at} of {length}");
-                        text[at + 1] = b'x';
-                    }
-                }
-                text[at] = b'x';
-            }
-        }
-    }
     use proptest::prelude::*;
     use serde_json::Value;
 

@@ -189,15 +189,15 @@ impl Turn {
         if name == "message_start"
             && let Some(started) = glance::started(data)
         {
-            self.usage.merge(&started.usage());
+            self.usage.merge(&started.usage);
             self.said(started.id, started.model, events);
             return;
         }
         if name == "message_delta"
             && let Some(change) = glance::change(data)
         {
-            self.usage.merge(&change.usage());
-            self.stop = change.stop().unwrap_or_else(|| std::mem::take(&mut self.stop));
+            self.usage.merge(&change.usage);
+            self.stop = change.stop.unwrap_or_else(|| std::mem::take(&mut self.stop));
             return;
         }
         let data: Value = match serde_json::from_str(data) {

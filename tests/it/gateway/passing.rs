@@ -443,3 +443,48 @@ fn every_error_of_a_lone_key_passes_as_it_came() {
         assert!(upstream.seen().len() <= 2, "{status}: {}", upstream.seen().len());
     }
 }
+
+/// Most of a request is used again for the next one with the same headers: what is sent on still
+/// never depends on what was asked before.
+#[test]
+fn requests_that_look_alike_are_told_apart() {
+    let upstream = Upstream::start(|_, stream| reply(stream, "200 OK", "", OK));
+    let gate = Gate::start(&one_key(upstream.url(), json!({})));
+    let plain = "/v1/messages";
+    let asked = [
+        (plain, "one", "claude-opus-4-5", "a"),
+        (plain, "one", "claude-opus-4-5", "a longer text"),
+        (plain, "two", "claude-opus-4-5", "a"),
+        ("/v1/messages?beta=true", "one", "claude-opus-4-5", "a"),
+        (plain, "one", "claude-sonnet-4-5", "a"),
+        (plain, "one", "opus", "a"),
+        ("/v1/messages/count_tokens", "one", "claude-opus-4-5", "a"),
+    ];
+    for _ in 0..3 {
+        for (path, beta, model, text) in asked {
+            let body = json!({ "model": model, "system": text, "messages": [] }).to_string();
+            let lines = [
+                ("x-api-key", TOKEN),
+                ("content-type", "application/json"),
+                ("anthropic-beta", beta),
+                ("cookie", "a=b"),
+            ];
+            assert_eq!(gate.ask("POST", path, &lines, body.as_bytes()).status, 200);
+        }
+    }
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 3 * asked.len());
+    let (first, again) = seen.split_at(asked.len());
+    for (request, (path, beta, model, text)) in first.iter().zip(asked) {
+        assert!(request.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{request}");
+        assert!(request.contains(&format!("\r\nanthropic-beta: {beta}\r\n")), "{request}");
+        assert_eq!(request.matches(KEY).count(), 1, "{request}");
+        assert!(!request.contains(TOKEN) && !request.contains("cookie"), "{request}");
+        let body = body_of(request);
+        let alias = model == "opus";
+        assert!(alias != (body["model"] == model) && body["system"] == text, "{request}");
+    }
+    for later in again.chunks(asked.len()) {
+        assert_eq!(later, first);
+    }
+}

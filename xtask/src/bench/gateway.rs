@@ -38,7 +38,21 @@ struct Options {
     rounds: usize,
     growth: u32,
     parts: Vec<String>,
+    blocks: Vec<String>,
     sizes: usize,
+}
+
+impl Options {
+    /// Tells whether a cell of the table is asked for.
+    fn has(&self, size: usize, sse: bool, connections: usize) -> bool {
+        let block = match (size, sse, connections) {
+            (600, false, 1) => "latency",
+            (600, false, _) => "json",
+            (600, true, _) => "sse",
+            _ => "bodies",
+        };
+        self.blocks.is_empty() || self.blocks.iter().any(|wanted| wanted == block)
+    }
 }
 
 /// Runs what the flags ask for.
@@ -50,6 +64,7 @@ pub(crate) fn bench(args: &ArgMatches) -> Result<()> {
         rounds: number("rounds") as usize,
         growth: number("growth"),
         parts: args.get_many::<String>("only").into_iter().flatten().cloned().collect(),
+        blocks: args.get_many::<String>("block").into_iter().flatten().cloned().collect(),
         sizes: if quick { 1 } else { SIZES.len() },
     };
     println!("machine: {}", machine());
@@ -61,7 +76,12 @@ pub(crate) fn bench(args: &ArgMatches) -> Result<()> {
             target_dir().join("release/moltbot")
         }
     };
-    let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|p| p == part);
+    // A block is one of the table.
+    let all = options.parts.is_empty() && options.blocks.is_empty();
+    let wanted = |part: &str| {
+        all || options.parts.iter().any(|p| p == part)
+            || (part == "table" && !options.blocks.is_empty())
+    };
     if wanted("table") {
         table(&options, &binary)?;
     }
@@ -147,10 +167,14 @@ fn table(options: &Options, binary: &Path) -> Result<()> {
         "| body | reply | conn. | way | req/s | of nginx | p50 ms | p99 ms | CPU | of nginx | bad |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut added = Vec::new();
     for (label, size) in SIZES.into_iter().take(options.sizes) {
         let script = script(dir.path(), size)?;
         for sse in [false, true] {
             for connections in CONNECTIONS {
+                if !options.has(size, sse, connections) {
+                    continue;
+                }
                 let mut cells = vec![Cell::default(); ways.len()];
                 for _ in 0..options.rounds {
                     for (way, cell) in ways.iter().zip(&mut cells) {
@@ -164,12 +188,30 @@ fn table(options: &Options, binary: &Path) -> Result<()> {
                 }
                 let reply = if sse { "SSE" } else { "JSON" };
                 print!("{}", rows(label, reply, connections, &ways, &cells));
+                if connections == 1 {
+                    added.push(format!("{label} {reply}: {}", added_p50(&ways, &cells)));
+                }
                 std::io::stdout().flush()?;
             }
         }
     }
     println!();
+    for line in added {
+        println!("added at 1 connection, {line}");
+    }
     Ok(())
+}
+
+/// Says what each way adds to the median time of an answer, and its share of what nginx adds.
+fn added_p50(ways: &[Way<'_>], cells: &[Cell]) -> String {
+    let times: Vec<f64> = cells.iter().map(|cell| cell.of(|load| load.p50)).collect();
+    let (direct, nginx) = (times[0], times[1] - times[0]);
+    let one = |(way, time): (&Way<'_>, &f64)| {
+        let added = time - direct;
+        format!("{} {:.0} us ({:.2} of nginx's)", way.name, added * 1e3, added / nginx)
+    };
+    let ours: Vec<String> = ways.iter().zip(&times).skip(1).map(one).collect();
+    format!("direct {:.0} us; {}", direct * 1e3, ours.join(", "))
 }
 
 fn rows(label: &str, reply: &str, connections: usize, ways: &[Way<'_>], cells: &[Cell]) -> String {

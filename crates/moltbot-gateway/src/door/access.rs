@@ -122,7 +122,11 @@ fn same(left: &[u8], right: &[u8]) -> bool {
     if left.len() != right.len() {
         return false;
     }
-    let differ = left.iter().zip(right).fold(0, |differ, (a, b)| black_box(differ | (a ^ b)));
+    let (words, ends) = (left.as_chunks::<8>(), right.as_chunks::<8>());
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let pairs = words.0.iter().map(word).zip(ends.0.iter().map(word));
+    let rest = words.1.iter().zip(ends.1).map(|(a, b)| (u64::from(*a), u64::from(*b)));
+    let differ = pairs.chain(rest).fold(0, |differ, (a, b)| black_box(differ | (a ^ b)));
     black_box(differ) == 0
 }
 
@@ -279,6 +283,20 @@ impl Failures {
 mod tests {
     use super::*;
     use hyper::header::HeaderValue;
+
+    #[test]
+    fn tokens_are_the_same_in_every_byte() {
+        for length in [0, 1, 7, 8, 9, 43] {
+            let token = vec![b't'; length];
+            assert!(same(&token, &token));
+            assert!(!same(&token, &[&token[..], b"t"].concat()));
+            for at in 0..length {
+                let mut other = token.clone();
+                other[at] ^= 0x80;
+                assert!(!same(&token, &other), "{at} of {length}");
+            }
+        }
+    }
 
     #[test]
     fn only_trusted_proxies_are_believed() {

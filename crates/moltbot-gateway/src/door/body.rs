@@ -65,13 +65,23 @@ impl Body for DoorBody {
 
 /// The body of a request on its way on: pieces at hand, or the client's own as it comes.
 pub(crate) enum OutBody {
-    Pieces { left: VecDeque<Bytes>, bytes: u64 },
+    /// What nearly every request has.
+    One(Option<Bytes>),
+    Pieces {
+        left: VecDeque<Bytes>,
+        bytes: u64,
+    },
     Stream(Capped),
 }
 
 impl OutBody {
     pub(crate) fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        let left: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let mut pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+        let (first, second) = (pieces.next(), pieces.next());
+        if second.is_none() {
+            return Self::One(first);
+        }
+        let left: VecDeque<Bytes> = first.into_iter().chain(second).chain(pieces).collect();
         let bytes = left.iter().map(|piece| piece.len() as u64).sum();
         Self::Pieces { left, bytes }
     }
@@ -81,7 +91,7 @@ impl OutBody {
     /// Returns the upload behind it, if it is one.
     pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
         match self {
-            Self::Pieces { .. } => None,
+            Self::One(_) | Self::Pieces { .. } => None,
             Self::Stream(capped) => Some(capped.upload()),
         }
     }
@@ -96,6 +106,7 @@ impl Body for OutBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
+            Self::One(piece) => Poll::Ready(piece.take().map(|piece| Ok(Frame::data(piece)))),
             Self::Pieces { left, bytes } => Poll::Ready(left.pop_front().map(|piece| {
                 *bytes -= piece.len() as u64;
                 Ok(Frame::data(piece))
@@ -106,6 +117,7 @@ impl Body for OutBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::One(piece) => piece.is_none(),
             Self::Pieces { left, .. } => left.is_empty(),
             Self::Stream(capped) => capped.inner.is_end_stream(),
         }
@@ -113,6 +125,9 @@ impl Body for OutBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::One(piece) => {
+                SizeHint::with_exact(piece.as_ref().map_or(0, |piece| piece.len() as u64))
+            }
             Self::Pieces { bytes, .. } => SizeHint::with_exact(*bytes),
             Self::Stream(capped) => capped.inner.size_hint(),
         }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::response::Parts;
 use hyper::{Method, StatusCode};
 use moltbot_core::{
@@ -18,14 +16,15 @@ use moltbot_core::{
 use moltbot_profiles::remaining_text;
 use tokio::time::{Instant, timeout_at};
 
-use super::access::TOKEN_HEADER;
 use super::agent::{Access, Agent, Route};
 use super::alarm::Alarm;
 use super::body::{Capped, OutBody};
 use super::child::{self, Programs};
 use super::error::Refusal;
+use super::headers::ClientHeaders;
 use super::log::Ticket;
 use super::own_login;
+use super::ready::{Made, Seen};
 use super::relay::Watch;
 use super::settings::Settings;
 use super::upstream::{Lost, Outgoing, Pool, Source};
@@ -43,40 +42,6 @@ const MOST_HELD: usize = 64 << 10;
 const ERROR_BODY: usize = 64 << 10;
 const ERROR_BODY_MS: u64 = 10_000;
 
-/// Tells whether a client's header concerns one connection only (RFC 9110, 7.6.1), frames the body,
-/// holds a credential, or is meant for this gateway.
-fn stays_here(name: &str) -> bool {
-    is_hop_by_hop(name)
-        || matches!(
-            name,
-            "authorization"
-                | "content-length"
-                | "cookie"
-                | "expect"
-                | "host"
-                | "proxy-authorization"
-                | "x-api-key"
-                | "x-moltbot-agent-id"
-                | "x-moltbot-session-key"
-                | TOKEN_HEADER
-        )
-}
-
-/// Tells whether a header frames a message on its connection (RFC 9110, 7.6.1).
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
 /// A request to be sent on.
 pub(crate) struct Job {
     pub(crate) op: Op,
@@ -84,8 +49,7 @@ pub(crate) struct Job {
     /// The path a client used, for what is passed through.
     pub(crate) path: String,
     pub(crate) query: String,
-    /// Without what is not forwarded.
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: ClientHeaders,
     pub(crate) body: JobBody,
     /// What tells its conversation from others.
     pub(crate) conversation: Option<u64>,
@@ -115,36 +79,6 @@ pub(crate) struct Obtained {
     pub(crate) watch: Option<Watch>,
     pub(crate) stream: bool,
     pub(crate) changed: Vec<Text>,
-}
-
-/// Takes out of a client's headers what is not forwarded.
-pub(crate) fn clean(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .collect();
-    for name in listed {
-        headers.remove(name);
-    }
-    remove_if(headers, stays_here);
-}
-
-/// Takes out of a reply's headers what frames it on that connection.
-pub(crate) fn clean_reply(headers: &mut HeaderMap) {
-    remove_if(headers, is_hop_by_hop);
-}
-
-/// Takes out the headers whose name is meant. Looks at those that are there only: a request has
-/// fewer than could be.
-fn remove_if(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
-    let meant: Vec<HeaderName> =
-        headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
-    for name in meant {
-        headers.remove(name);
-    }
 }
 
 /// Sends requests on for one agent.
@@ -202,7 +136,7 @@ impl Forward<'_> {
                 true => Box::pin(child::attempt(self, &route, &access, job)).await,
                 false => {
                     job.last = queue.is_empty() && !access.rereads;
-                    self.attempt(&route, &access, job, found).await
+                    self.attempt(&route, &access, job, found, started).await
                 }
             };
             // Whoever waited shows the others whether the rest is over.
@@ -337,13 +271,14 @@ impl Forward<'_> {
 
     async fn attempt(
         &self,
-        route: &Route,
-        access: &Access,
+        route: &Arc<Route>,
+        access: &Arc<Access>,
         job: &mut Job,
         found: &[Found<'_>],
+        now: Timestamp,
     ) -> Tried {
         let engine = &self.agent.engine;
-        let (out, changed) = match self.prepare(route, access, job, found) {
+        let (out, changed) = match self.prepare(route, access, job, found, now) {
             Ok(ready) => ready,
             Err(unsent) => return Tried::Unsent(unsent),
         };
@@ -394,21 +329,38 @@ impl Forward<'_> {
         }
     }
 
+    /// Makes a request to the service out of a client's, or takes what was made of its like.
     fn prepare(
         &self,
-        route: &Route,
-        access: &Access,
+        route: &Arc<Route>,
+        access: &Arc<Access>,
         job: &mut Job,
         found: &[Found<'_>],
+        now: Timestamp,
     ) -> Result<(Outgoing, Vec<Text>), Unsent> {
+        let (op, query) = (job.op, job.query.as_str());
+        let seen = match (found, &job.body, &job.login) {
+            ([named], JobBody::Pieces(_), None) => {
+                Some(Seen { op, route, access, query, named, now })
+            }
+            _ => None,
+        };
+        if let (Some(seen), JobBody::Pieces(pieces)) = (&seen, &job.body)
+            && let Some(made) = self.pool.ready.find(seen, &job.headers)
+        {
+            let Made { target, headers, changed } = made;
+            let body = OutBody::pieces(pieces.iter().cloned());
+            return Ok((Outgoing { method: job.method.clone(), target, headers, body }, changed));
+        }
         let setup = self.agent.setup(route);
-        let sent = view(&job.headers);
+        let lines = job.headers.forwarded();
+        let sent = view(lines);
         let chat = ChatView {
-            op: job.op,
+            op,
             origin: Origin::Forwarded,
             base_url: setup.base_url.as_str().into(),
             path: job.path.as_str().into(),
-            query: job.query.as_str().into(),
+            query: query.into(),
             headers: sent.as_slice().into(),
             extra: route.extra.as_slice().into(),
             model: route.model.model.as_str().into(),
@@ -416,19 +368,20 @@ impl Forward<'_> {
             found: found.into(),
             body: None,
         };
-        let now = self.agent.engine.now();
         let exchange = setup.entry.provider.request(&chat, &access.view, now)?;
         let Exchange::Http { url, set, drop, splices, replace: None, changed, .. } = exchange
         else {
             return Err(Unsent::Plugin("it wants more than a request that is forwarded".into()));
         };
         let target = self.pool.target(&url, &setup.origins)?;
-        let last = job.last && job.login.is_none();
-        let mut headers = if last { std::mem::take(&mut job.headers) } else { job.headers.clone() };
         if let Some(login) = &job.login {
             // Only the address is the provider's: of the rest nothing is changed.
-            return own_login::outgoing(job, target, headers, login.clone());
+            let (lines, login) = (lines.clone(), login.clone());
+            return own_login::outgoing(job, target, lines, login);
         }
+        let seen = seen.filter(|_| splices.is_empty());
+        let last = job.last && seen.is_none();
+        let mut headers = if last { std::mem::take(lines) } else { lines.clone() };
         for name in &drop {
             headers.remove(name.as_ref());
         }
@@ -439,6 +392,14 @@ impl Forward<'_> {
         for (name, value) in &access.headers {
             insert(&mut headers, name, value.expose())?;
         }
+        if let Some(host) = target.host() {
+            headers.insert(HOST, host);
+        }
+        let made = Made { target, headers, changed };
+        if let Some(seen) = seen {
+            self.pool.ready.keep(&seen, lines, &made);
+        }
+        let Made { target, headers, changed } = made;
         let body = match &mut job.body {
             JobBody::Stream(stream) => match stream.take() {
                 Some(stream) => OutBody::Stream(stream),
@@ -659,28 +620,5 @@ mod tests {
         for bad in [change(8, 12), change(9, 99), change(12, 9)] {
             assert!(cut(&pieces, &[bad], &found).is_err());
         }
-    }
-
-    #[test]
-    fn credentials_and_framing_are_not_forwarded() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("authorization", "Bearer FAKE"),
-            ("x-api-key", "FAKE"),
-            ("cookie", "a=b"),
-            ("connection", "close, X-Hop"),
-            ("x-hop", "1"),
-            ("te", "trailers"),
-            ("content-length", "4"),
-            ("anthropic-beta", "b,a"),
-            ("x-stainless-lang", "js"),
-            ("x-unknown", "kept"),
-        ] {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        clean(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["anthropic-beta", "x-stainless-lang", "x-unknown"]);
     }
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::mem::take;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use moltbot_core::{Failure, ModelInfo, Text, Timestamp, Usage, redact};
 
 use super::access::Admitted;
@@ -26,8 +27,19 @@ const MOST_BYTES: usize = 8 << 20;
 const MOST_NOTES: usize = 100_000;
 const MANY_NOTES: usize = 512;
 
+/// Written notes kept to be used again, and how large the buffers of lines and records may be that
+/// are.
+const MOST_SPARE: usize = 2 * MANY_NOTES;
+const MOST_BUFFER: usize = 1 << 20;
+
+/// How long a service's own id of a request may be.
+const LONGEST_ID: usize = 200;
+
 /// How long a note waits at most.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a service names its own id of a request.
+static SERVICE_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// Where notes go and counts are kept; shared by all threads.
 #[derive(Default)]
@@ -42,24 +54,35 @@ pub(crate) struct Journal {
 }
 
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "a note is large and goes from hand to hand")]
 struct Notes {
-    notes: Vec<Note>,
+    notes: Vec<Box<Note>>,
+    /// Written ones, to be used again with what they have allocated: a request then makes none, and
+    /// none is given back by another thread than the one that made it.
+    spare: Vec<Box<Note>>,
     over: bool,
 }
 
 /// What was made of notes and is not written yet, and what they add up to.
 #[derive(Default)]
 struct Work {
-    lines: String,
-    /// Decision records by agent, one JSON line each.
-    records: BTreeMap<Arc<str>, Vec<u8>>,
+    lines: Vec<u8>,
+    agents: BTreeMap<Arc<str>, Tally>,
     considered: written::Considered,
     lost: u64,
-    requests: BTreeMap<(Arc<str>, u16), u64>,
-    usage: BTreeMap<Arc<str>, AgentUsage>,
     attempts: u64,
     failovers: u64,
     disconnects: u64,
+}
+
+/// What the requests of one agent add up to.
+#[derive(Default)]
+struct Tally {
+    /// Its decision records, one JSON line each.
+    records: Vec<u8>,
+    /// Requests by status.
+    answered: BTreeMap<u16, u64>,
+    usage: Option<AgentUsage>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -86,11 +109,16 @@ impl Journal {
     /// Notes something beside a request.
     pub(crate) fn say(&self, text: &str) {
         let mut work = super::locked(&self.work);
-        work.lines.push_str(&redact(text));
-        work.lines.push('\n');
+        work.lines.extend_from_slice(redact(text).as_bytes());
+        work.lines.push(b'\n');
     }
 
-    fn leave(&self, note: Note) {
+    /// Returns a note with nothing in it.
+    fn blank(&self) -> Box<Note> {
+        super::locked(&self.notes).spare.pop().unwrap_or_default()
+    }
+
+    fn leave(&self, note: Box<Note>) {
         let mut notes = super::locked(&self.notes);
         if notes.notes.len() >= MOST_NOTES {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -121,11 +149,19 @@ impl Journal {
     fn work(&self) -> std::sync::MutexGuard<'_, Work> {
         // In this order, so that nobody sees counts between two sets of notes.
         let mut work = super::locked(&self.work);
-        let notes = take(&mut super::locked(&self.notes).notes);
+        let mut notes = take(&mut super::locked(&self.notes).notes);
         work.lost += self.lost.swap(0, Ordering::Relaxed);
-        for note in notes {
-            work.add(&note, self.wanted);
+        for note in &mut notes {
+            work.add(note, self.wanted);
+            note.empty();
         }
+        let mut left = super::locked(&self.notes);
+        let room = MOST_SPARE.saturating_sub(left.spare.len());
+        left.spare.extend(notes.drain(..).take(room));
+        if left.notes.is_empty() && notes.capacity() <= MOST_SPARE {
+            left.notes = notes;
+        }
+        drop(left);
         work
     }
 
@@ -138,23 +174,35 @@ impl Journal {
     ) {
         let (lines, records, lost) = {
             let mut work = self.work();
-            // As much will come together until the next time: it grows in one step.
-            let lines = String::with_capacity(work.lines.len());
-            let lines = std::mem::replace(&mut work.lines, lines);
-            (lines, take(&mut work.records), take(&mut work.lost))
+            let records: Vec<(Arc<str>, Vec<u8>)> = work
+                .agents
+                .iter_mut()
+                .filter(|(_, tally)| !tally.records.is_empty())
+                .map(|(agent, tally)| (agent.clone(), take(&mut tally.records)))
+                .collect();
+            (take(&mut work.lines), records, take(&mut work.lost))
         };
         for (agent, lines) in &records {
             keep(agent, lines);
         }
-        let Some(log) = log else { return };
-        // A log that cannot be written must not stop the gateway.
-        if !lines.is_empty() {
-            let _ = log.write_all(lines.as_bytes());
+        if let Some(log) = log {
+            // A log that cannot be written must not stop the gateway.
+            if !lines.is_empty() {
+                let _ = log.write_all(&lines);
+            }
+            if lost > 0 {
+                let _ = writeln!(log, "log lines dropped={lost}");
+            }
+            let _ = log.flush();
         }
-        if lost > 0 {
-            let _ = writeln!(log, "log lines dropped={lost}");
+        // As much will come together until the next time: what was allocated is used again.
+        let mut work = super::locked(&self.work);
+        give_back(&mut work.lines, lines);
+        for (agent, lines) in records {
+            if let Some(tally) = work.agents.get_mut(&agent) {
+                give_back(&mut tally.records, lines);
+            }
         }
-        let _ = log.flush();
     }
 
     /// Writes the counters for Prometheus.
@@ -177,13 +225,16 @@ impl Journal {
         }
         let name = "moltbot_requests_total";
         let _ = writeln!(out, "# HELP {name} Requests answered.\n# TYPE {name} counter");
-        for ((agent, status), count) in &work.requests {
+        for (agent, tally) in &work.agents {
             let agent = label(agent);
-            let _ = writeln!(out, "{name}{{agent=\"{agent}\",status=\"{status}\"}} {count}");
+            for (status, count) in &tally.answered {
+                let _ = writeln!(out, "{name}{{agent=\"{agent}\",status=\"{status}\"}} {count}");
+            }
         }
+        let usage = || work.agents.iter().filter_map(|(name, tally)| Some((name, tally.usage?)));
         let name = "moltbot_tokens_total";
         let _ = writeln!(out, "# HELP {name} Tokens by sort.\n# TYPE {name} counter");
-        for (agent, used) in &work.usage {
+        for (agent, used) in usage() {
             let agent = label(agent);
             let tokens = &used.tokens;
             for (kind, count) in [
@@ -206,7 +257,7 @@ impl Journal {
             ("moltbot_cache_saved_dollars", "gauge", "What the prompt cache saved so far."),
         ] {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (agent, used) in &work.usage {
+            for (agent, used) in usage() {
                 let agent = label(agent);
                 let value = if name.contains("saved") { used.saved } else { used.cost };
                 let _ = writeln!(out, "{name}{{agent=\"{agent}\"}} {value:.6}");
@@ -218,15 +269,20 @@ impl Journal {
 
 impl Work {
     fn add(&mut self, note: &Note, wanted: bool) {
-        *self.requests.entry((note.agent.clone(), note.status)).or_default() += 1;
+        if !self.agents.contains_key(&note.agent) {
+            self.agents.insert(note.agent.clone(), Tally::default());
+        }
+        let tally = self.agents.get_mut(&note.agent).expect("put there if it was not");
+        *tally.answered.entry(note.status).or_default() += 1;
+        let cost = note.cost();
         let attempts = note.tries.len() as u64;
         self.attempts += attempts;
         self.failovers += attempts.saturating_sub(1);
         self.disconnects += u64::from(!note.done);
         if let Some(usage) = &note.usage {
-            let used = self.usage.entry(note.agent.clone()).or_default();
+            let used = tally.usage.get_or_insert_default();
             used.tokens.add(usage);
-            used.cost += note.cost().unwrap_or(0.0);
+            used.cost += cost.unwrap_or(0.0);
             if let Some(listed) = note.info.as_ref().and_then(|info| info.cost(usage)) {
                 let plain = Usage {
                     input: Some(usage.all_input()),
@@ -244,12 +300,21 @@ impl Work {
             }
         }
         if note.recorded {
-            let records = self.records.entry(note.agent.clone()).or_default();
-            match records.len() > MOST_BYTES {
+            match tally.records.len() > MOST_BYTES {
                 true => self.lost += 1,
-                false => written::record(note, &mut self.considered, records),
+                false => {
+                    written::record(note, cost, &mut self.considered, &mut tally.records);
+                }
             }
         }
+    }
+}
+
+/// Puts a buffer back where nothing has come since, unless it grew beyond what is usual.
+fn give_back(place: &mut Vec<u8>, mut buffer: Vec<u8>) {
+    if place.capacity() == 0 && buffer.capacity() <= MOST_BUFFER {
+        buffer.clear();
+        *place = buffer;
     }
 }
 
@@ -260,7 +325,7 @@ fn label(text: &str) -> String {
 /// What is known of one request; dropping it leaves a note, however the request ended.
 pub(crate) struct Ticket {
     pub(crate) journal: Arc<Journal>,
-    pub(crate) note: Note,
+    pub(crate) note: Kept,
     pub(crate) started: Instant,
     /// The share of the token's limits, given back with the end of the request.
     pub(crate) admitted: Option<Admitted>,
@@ -268,7 +333,25 @@ pub(crate) struct Ticket {
     pub(crate) holds: Option<(Arc<Agent>, u64, String)>,
 }
 
+/// The note of a ticket, there until the ticket is dropped.
+pub(crate) struct Kept(Option<Box<Note>>);
+
+impl Deref for Kept {
+    type Target = Note;
+
+    fn deref(&self) -> &Note {
+        self.0.as_deref().expect("taken by the ticket's end only")
+    }
+}
+
+impl DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut Note {
+        self.0.as_deref_mut().expect("taken by the ticket's end only")
+    }
+}
+
 /// One request, as far as it is told. Nothing in it was said by client or service.
+#[derive(Default)]
 pub(crate) struct Note {
     pub(crate) id: String,
     pub(crate) at: Timestamp,
@@ -310,7 +393,8 @@ pub(crate) struct Tried {
     pub(crate) source: Arc<str>,
     pub(crate) class: Option<&'static str>,
     pub(crate) status: Option<u16>,
-    pub(crate) request_id: Option<HeaderValue>,
+    /// The service's own id of it, if it looks like one.
+    pub(crate) request_id: Option<String>,
     pub(crate) began: Instant,
     pub(crate) ms: u64,
     pub(crate) until: Option<Timestamp>,
@@ -319,39 +403,20 @@ pub(crate) struct Tried {
 impl Ticket {
     pub(crate) fn new(
         journal: Arc<Journal>,
-        id: String,
+        id: &str,
         at: Timestamp,
         head: &hyper::http::request::Parts,
         nobody: &Arc<str>,
     ) -> Self {
-        let note = Note {
-            id,
-            at,
-            method: head.method.clone(),
-            path: head.uri.path().to_string(),
-            token: nobody.clone(),
-            agent: nobody.clone(),
-            model: nobody.clone(),
-            source: nobody.clone(),
-            status: 0,
-            bytes: 0,
-            ms: 0.0,
-            usage: None,
-            told_cost: None,
-            info: None,
-            trouble: None,
-            code: None,
-            done: false,
-            recorded: false,
-            requested: None,
-            considered: Vec::new(),
-            tries: Vec::new(),
-            changed: Vec::new(),
-            warnings: Vec::new(),
-            cache: None,
-            session: None,
-        };
-        Self { journal, note, started: Instant::now(), admitted: None, holds: None }
+        let mut note = journal.blank();
+        note.id.push_str(id);
+        note.at = at;
+        note.method = head.method.clone();
+        note.path.push_str(head.uri.path());
+        (note.token, note.agent) = (nobody.clone(), nobody.clone());
+        (note.model, note.source) = (nobody.clone(), nobody.clone());
+        let (note, started) = (Kept(Some(note)), Instant::now());
+        Self { journal, note, started, admitted: None, holds: None }
     }
 
     /// Notes that a request leaves for a service.
@@ -372,19 +437,20 @@ impl Ticket {
     /// Notes what came of it.
     pub(crate) fn arrived(&mut self, status: Option<u16>, request_id: Option<&HeaderValue>) {
         if let Some(tried) = self.note.tries.last_mut() {
-            (tried.status, tried.request_id) = (status, request_id.cloned());
-            tried.ms = millis(tried.began);
+            // Copied: the value would keep the whole buffer it was read into.
+            let id = request_id.and_then(|id| id.to_str().ok()).filter(|id| id.len() <= LONGEST_ID);
+            (tried.status, tried.request_id) = (status, id.map(str::to_string));
         }
     }
 
     /// Notes the head of its reply.
     pub(crate) fn heard(&mut self, parts: &hyper::http::response::Parts) {
-        self.arrived(Some(parts.status.as_u16()), parts.headers.get("request-id"));
+        self.arrived(Some(parts.status.as_u16()), parts.headers.get(&SERVICE_ID));
     }
 
     /// Notes where the request goes.
     pub(crate) fn goes(&mut self, route: &Route) {
-        let note = &mut self.note;
+        let note = &mut *self.note;
         (note.model, note.info) = (route.label.clone(), route.info.clone());
         note.requested.get_or_insert_with(|| route.requested.clone());
         note.considered.push(route.considered.clone());
@@ -414,31 +480,30 @@ impl Note {
         self.told_cost.or_else(listed)
     }
 
-    fn taken(&mut self) -> Self {
-        Self {
-            id: take(&mut self.id),
-            method: self.method.clone(),
-            path: take(&mut self.path),
-            token: self.token.clone(),
-            agent: self.agent.clone(),
-            model: self.model.clone(),
-            source: self.source.clone(),
-            info: self.info.take(),
-            trouble: self.trouble.take(),
-            code: self.code.take(),
-            requested: self.requested.take(),
-            considered: take(&mut self.considered),
-            tries: take(&mut self.tries),
-            changed: take(&mut self.changed),
-            warnings: take(&mut self.warnings),
-            cache: self.cache.take(),
-            ..*self
-        }
+    /// Forgets everything but what was allocated for it, and the names, which the next one writes
+    /// over.
+    fn empty(&mut self) {
+        let Self { id, path, considered, tries, changed, warnings, .. } = self;
+        id.clear();
+        path.clear();
+        considered.clear();
+        tries.clear();
+        changed.clear();
+        warnings.clear();
+        let Self { status, bytes, ms, usage, told_cost, info, trouble, code, done, .. } = self;
+        (*status, *bytes, *ms, *done) = (0, 0, 0.0, false);
+        (*usage, *told_cost, *info, *trouble, *code) = (None, None, None, None, None);
+        let Self { recorded, requested, cache, session, .. } = self;
+        (*recorded, *requested, *cache, *session) = (false, None, None, None);
     }
 }
 
 fn millis(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    whole_ms(began.elapsed())
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Ticket {
@@ -449,10 +514,11 @@ impl Drop for Ticket {
         {
             agent.hold(conversation, &self.note.model, &profile, usage);
         }
-        let mut note = self.note.taken();
-        note.ms = self.started.elapsed().as_secs_f64() * 1e3;
+        let Some(mut note) = self.note.0.take() else { return };
+        let now = Instant::now();
+        note.ms = now.duration_since(self.started).as_secs_f64() * 1e3;
         if let Some(tried) = note.tries.last_mut().filter(|tried| tried.class.is_none()) {
-            tried.ms = millis(tried.began);
+            tried.ms = whole_ms(now.duration_since(tried.began));
         }
         self.journal.leave(note);
     }

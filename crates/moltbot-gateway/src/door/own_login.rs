@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use moltbot_core::{Credential, CredentialKind, CredentialView, Payer, Text};
 
 use super::access;
@@ -90,6 +90,9 @@ pub(super) fn outgoing(
     login: HeaderValue,
 ) -> Result<(Outgoing, Vec<Text>), Unsent> {
     headers.insert(AUTHORIZATION, login);
+    if let Some(host) = target.host() {
+        headers.insert(HOST, host);
+    }
     // Replies are observed as they pass, hence not compressed.
     let plain = HeaderValue::from_static("identity");
     let before = headers.insert(ACCEPT_ENCODING, plain.clone());

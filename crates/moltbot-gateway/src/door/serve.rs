@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use moltbot_core::{FailureKind, Found, Op, RecordId, Span, Text, Timestamp};
@@ -24,14 +22,16 @@ use super::autocache;
 use super::body::{Capped, DoorBody};
 use super::child::is_program;
 use super::error::{Refusal, Shape};
-use super::forward::{Forward, Job, JobBody, Obtained, clean, clean_reply};
+use super::forward::{Forward, Job, JobBody, Obtained};
+use super::headers::{ClientHeaders, clean_reply};
 use super::log::Ticket;
+use super::named::Naming;
 use super::relay::{Breaking, Relay};
 use super::shared::{Shared, State};
 use super::upstream::Pool;
 use super::written::code_of;
 use super::{access, models, openai, own_login};
-use crate::scan::{Patterns, ScanError, ScanOptions, scan};
+use crate::scan::{ScanError, ScanOptions, scan};
 
 /// One worker's door.
 pub(crate) struct Door {
@@ -39,7 +39,7 @@ pub(crate) struct Door {
     pub(crate) pool: Arc<Pool>,
     /// Makes the ids of requests differ; nothing depends on nobody guessing them.
     random: AtomicU64,
-    model_only: Patterns,
+    naming: Naming,
     nobody: Arc<str>,
 }
 
@@ -104,7 +104,7 @@ impl Place {
 pub(super) struct Sent {
     op: Op,
     query: String,
-    headers: HeaderMap,
+    headers: ClientHeaders,
     session: Option<u64>,
     login: Option<HeaderValue>,
     pub(super) pieces: Vec<Bytes>,
@@ -142,7 +142,7 @@ impl Door {
             shared,
             pool: Arc::default(),
             random: AtomicU64::new(seed),
-            model_only: Patterns::new(&["/model"]),
+            naming: Naming::default(),
             nobody: "-".into(),
         }
     }
@@ -171,7 +171,8 @@ impl Door {
         }
         let now = self.shared.clock.now();
         let random = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let id = RecordId::new(now, random >> 12).into_string();
+        let letters = RecordId::letters(now, random >> 12);
+        let id = std::str::from_utf8(&letters).expect("letters of ASCII");
         let is_ours =
             || [&API_VERSION, &API_KEY].iter().any(|name| head.headers.contains_key(*name));
         let shape = match place {
@@ -181,7 +182,7 @@ impl Door {
             _ => Shape::Messages,
         };
         let journal = self.shared.journal.clone();
-        let mut ticket = Some(Ticket::new(journal, id.clone(), now, &head, &self.nobody));
+        let mut ticket = Some(Ticket::new(journal, id, now, &head, &self.nobody));
         let state = self.shared.state();
         let answered = match self.admit(&state, here, &place, &head, shape, now, &mut ticket) {
             Ok(asked) => self.handle(&asked, place, &mut head, body, &mut ticket).await,
@@ -193,13 +194,13 @@ impl Door {
                 ticket.note.code.get_or_insert(code.into());
                 ticket.note.trouble = Some(refusal.kind.to_string());
             }
-            refusal.response(shape, Some(&id))
+            refusal.response(shape, Some(id))
         });
         if let Some(mut ticket) = ticket {
             ticket.note.status = response.status().as_u16();
             ticket.note.done = true;
         }
-        if let Ok(value) = HeaderValue::from_str(&id) {
+        if let Ok(value) = HeaderValue::from_bytes(&letters) {
             response.headers_mut().insert(REQUEST_ID.clone(), value);
         }
         response
@@ -359,17 +360,16 @@ impl Door {
         ticket: &mut Option<Ticket>,
     ) -> Result<Obtained, Refusal> {
         let ticket = ticket.as_mut().expect("handed over only with a reply");
-        let (raw, named) = match self.model_of(&pieces) {
+        let (raw, named) = match self.naming.model_of(&pieces) {
             Some(found) => found,
             None => {
                 join(&mut pieces);
-                self.model_or_why(&pieces, head)?
+                self.naming.model_or_why(&pieces, head)?
             }
         };
         let session = head.headers.get(&SESSION_KEY).map(|key| mix(1, key.as_bytes()));
         let login = own_login::find(asked, &head.headers);
-        let mut headers = std::mem::take(&mut head.headers);
-        clean(&mut headers);
+        let headers = ClientHeaders::new(std::mem::take(&mut head.headers));
         let query = head.uri.query().unwrap_or_default().to_string();
         let mut sent = Sent { op, query, headers, session, login, pieces, named };
         if !asked.state.settings.model_fallback || op != Op::Messages || sent.login.is_some() {
@@ -428,20 +428,24 @@ impl Door {
             changed.push("cache_control".into());
         }
         let first = pieces.first().cloned().unwrap_or_default();
-        let found = if whole {
+        let named = *named;
+        let (scanned, alone);
+        let found: &[Found<'_>] = if whole {
             let options = ScanOptions {
                 refuse_duplicates: route.rules || limited,
                 stop_early: !route.rules && !limited,
                 ..ScanOptions::default()
             };
-            scan(&first, &route.patterns, options).map_err(not_usable)?
+            scanned = scan(&first, &route.patterns, options).map_err(not_usable)?;
+            &scanned
         } else {
             // It was read already, and nothing else of the body is.
             let value = first.get(named.start..named.end).unwrap_or_default();
             let value = String::from_utf8_lossy(value);
-            vec![Found { path: "/model".into(), span: *named, value }]
+            alone = [Found { path: "/model".into(), span: named, value }];
+            &alone
         };
-        let conversation = session.or_else(|| several.then(|| conversation(&found)));
+        let conversation = session.or_else(|| several.then(|| conversation(found)));
         ticket.note.session = conversation;
         let again = asked.state.settings.model_fallback;
         let mut job = Job {
@@ -450,7 +454,7 @@ impl Door {
             path: String::new(),
             query: sent.query.clone(),
             headers: if again { sent.headers.clone() } else { std::mem::take(&mut sent.headers) },
-            body: JobBody::Pieces(pieces.clone()),
+            body: JobBody::Pieces(if again { pieces.clone() } else { std::mem::take(pieces) }),
             conversation,
             login,
             changed,
@@ -461,7 +465,7 @@ impl Door {
         let (settings, pool) = (&asked.state.settings, &self.pool);
         let programs = &self.shared.programs;
         let forward = Forward { agent: &asked.agent, settings, pool, programs, alarm: asked.alarm };
-        let answer = forward.obtain(route, raw, &mut job, &found, ticket).await;
+        let answer = forward.obtain(route, raw, &mut job, found, ticket).await;
         *failure = job.failure;
         answer
     }
@@ -482,8 +486,7 @@ impl Door {
         if login.is_some() {
             route = own_login::route(&route);
         }
-        let mut headers = std::mem::take(&mut head.headers);
-        clean(&mut headers);
+        let headers = ClientHeaders::new(std::mem::take(&mut head.headers));
         let upload = body.as_ref().map(Capped::upload);
         let path = match op {
             Op::PassThrough => format!("{} {}", head.method, head.uri.path()),
@@ -555,30 +558,6 @@ impl Door {
                 return Ok(pieces);
             }
         }
-    }
-
-    fn model_of(&self, pieces: &[Bytes]) -> Option<(String, Span)> {
-        let options = ScanOptions { stop_early: true, ..ScanOptions::default() };
-        let found = scan(pieces.first()?, &self.model_only, options).ok()?;
-        let found = found.first()?;
-        Some((serde_json::from_str(&found.value).ok()?, found.span))
-    }
-
-    fn model_or_why(&self, pieces: &[Bytes], head: &Parts) -> Result<(String, Span), Refusal> {
-        if let Some(encoding) = head.headers.get("content-encoding") {
-            let text = format!("a body encoded as {encoding:?} is not read; send it as it is");
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Refusal::new(status, "invalid_request_error", text));
-        }
-        let options = ScanOptions { stop_early: true, ..ScanOptions::default() };
-        let body = pieces.first().map_or(&b""[..], |body| body);
-        let found = scan(body, &self.model_only, options)
-            .map_err(|error| Refusal::invalid(error.to_string()))?;
-        let missing = || Refusal::invalid("model: Field required");
-        let found = found.first().ok_or_else(missing)?;
-        let name = serde_json::from_str(&found.value)
-            .map_err(|_| Refusal::invalid("model: Input should be a valid string"))?;
-        Ok((name, found.span))
     }
 }
 

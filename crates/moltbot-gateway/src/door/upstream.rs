@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::response::Parts;
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use super::alarm::Alarm;
 use super::body::{BodyError, OutBody, Upload};
+use super::ready::Ready;
 use crate::http::{Http, Limits, explain, is_loopback, origin};
 use crate::send::{SendError, check_origin};
 
@@ -44,6 +45,13 @@ pub(crate) struct Target {
     origin: String,
 }
 
+impl Target {
+    /// Returns the header that names it, which a plain connection needs; others write their own.
+    pub(crate) fn host(&self) -> Option<HeaderValue> {
+        self.near.as_ref().map(|_| self.host.clone())
+    }
+}
+
 /// The idle connections to one address of this machine.
 struct Kept {
     /// `host:port`
@@ -54,6 +62,7 @@ struct Kept {
 /// One worker's connections.
 #[derive(Default)]
 pub(crate) struct Pool {
+    pub(crate) ready: Ready,
     kept: Mutex<HashMap<String, Arc<Kept>>>,
     targets: Mutex<HashMap<String, Arc<Target>>>,
 }
@@ -133,8 +142,7 @@ impl Pool {
         let Some(near) = out.target.near.clone() else {
             return Box::pin(far(http, alarm, out, limits)).await;
         };
-        let Outgoing { method, target, mut headers, body } = out;
-        headers.insert(HOST, target.host.clone());
+        let Outgoing { method, target, headers, body } = out;
         let upload = body.upload();
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -275,9 +283,7 @@ async fn far(
     let client = http.client(&target.url).map_err(|text| Lost::new(NetworkFault::Other, text))?;
     let upload = body.upload();
     let body = match body {
-        OutBody::Pieces { mut left, .. } if left.len() <= 1 => {
-            left.pop_front().unwrap_or_default().into()
-        }
+        OutBody::One(piece) => piece.unwrap_or_default().into(),
         body => reqwest::Body::wrap(body),
     };
     let request = client.request(method, target.url.clone()).headers(headers).body(body).send();

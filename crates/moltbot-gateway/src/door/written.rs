@@ -1,24 +1,23 @@
 //! One request in writing: as a line of the log, and as a decision record. Pure.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::Arc;
 
-use moltbot_core::{Text, Timestamp, Usage, redact};
+use moltbot_core::{Timestamp, Usage, plain_text, redact};
 use serde::Serialize;
 
 use super::log::{Note, Tried};
-use crate::cache::CacheEffect;
-use crate::record::{ModelChoice, Outcome};
+use crate::record::ModelChoice;
 
 /// The code of a request whose client left.
 const LEFT: &str = "cancelled";
 
 /// Writes the line of the log: one request, words of the form `name=value`.
-pub(crate) fn line(note: &Note, out: &mut String) {
+pub(crate) fn line(note: &Note, out: &mut Vec<u8>) {
     // Put together by hand: it is done for every request.
     for (name, value) in [("request id=", note.id.as_str()), (" method=", note.method.as_str())] {
-        out.push_str(name);
-        out.push_str(value);
+        put(name, out);
+        put(value, out);
     }
     for (name, value) in [
         (" path=", note.path.as_str()),
@@ -27,7 +26,7 @@ pub(crate) fn line(note: &Note, out: &mut String) {
         (" model=", &note.model),
         (" source=", &note.source),
     ] {
-        out.push_str(name);
+        put(name, out);
         plain(value, out);
     }
     for (name, value) in [
@@ -35,14 +34,11 @@ pub(crate) fn line(note: &Note, out: &mut String) {
         (" attempts=", note.tries.len() as u64),
         (" bytes=", note.bytes),
     ] {
-        out.push_str(name);
-        number(value, out);
+        named(name, value, out);
     }
     let tenths = (note.ms * 10.0).round() as u64;
-    out.push_str(" ms=");
-    number(tenths / 10, out);
-    out.push('.');
-    number(tenths % 10, out);
+    named(" ms=", tenths / 10, out);
+    named(".", tenths % 10, out);
     if let Some(usage) = &note.usage {
         for (name, value) in [
             (" in=", usage.all_input()),
@@ -50,58 +46,141 @@ pub(crate) fn line(note: &Note, out: &mut String) {
             (" cache_read=", usage.cache_read.unwrap_or(0)),
             (" cache_write=", usage.cache_write.unwrap_or(0)),
         ] {
-            out.push_str(name);
-            number(value, out);
+            named(name, value, out);
         }
     }
     if !note.done {
-        out.push_str(" ended=client-left");
+        put(" ended=client-left", out);
     } else if let Some(trouble) = &note.trouble {
-        out.push_str(" ended=");
+        put(" ended=", out);
         plain(&redact(trouble), out);
     }
-    out.push('\n');
+    out.push(b'\n');
 }
 
-/// Writes the decision record as one line of JSON, in the form of [`Record`](crate::Record).
-pub(crate) fn record(note: &Note, considered: &mut Considered, out: &mut Vec<u8>) {
-    let answered = note.done && note.code.is_none() && (200..300).contains(&note.status);
-    let outcome = match note.tries.last() {
-        Some(last) if answered => {
-            Outcome::Answered { model: last.model.to_string(), source: last.source.to_string() }
+/// Writes the decision record as one line of JSON, in the form of [`Record`](crate::Record). `cost`
+/// is the note's.
+pub(crate) fn record(
+    note: &Note,
+    cost: Option<f64>,
+    considered: &mut Considered,
+    out: &mut Vec<u8>,
+) {
+    // Put together by hand too; the tests read it back.
+    put("{\"id\":", out);
+    quoted(&note.id, out);
+    time(",\"at\":", note.at, out);
+    put(",\"agent\":", out);
+    quoted(&note.agent, out);
+    if let Some(requested) = note.requested.as_deref().filter(|asked| !asked.is_empty()) {
+        put(",\"requested\":", out);
+        quoted(requested, out);
+    }
+    put(",\"models\":", out);
+    out.extend_from_slice(considered.json(&note.considered));
+    put(",\"attempts\":[", out);
+    for (number, tried) in note.tries.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
         }
-        // Answered out of what is known here.
-        None if answered => Outcome::Answered { model: "-".into(), source: "-".into() },
-        _ if !note.done => Outcome::Failed { code: LEFT.into() },
-        _ => Outcome::Failed { code: note.code.as_deref().unwrap_or("upstream").into() },
-    };
-    let front = Front {
-        id: &note.id,
-        at: note.at,
-        agent: &note.agent,
-        requested: note.requested.as_deref().filter(|asked| !asked.is_empty()),
-    };
-    let back = Back {
-        attempts: note.tries.iter().map(Attempt::of).collect(),
-        changed: &note.changed,
-        warnings: &note.warnings,
-        outcome,
-        usage: note.usage.as_ref(),
-        cost: note.cost(),
-        cache: note.cache.as_ref(),
+        attempt(tried, out);
+    }
+    put("],\"changed\":", out);
+    list(&note.changed, out);
+    put(",\"warnings\":", out);
+    list(&note.warnings, out);
+    outcome(note, out);
+    if let Some(usage) = &note.usage {
+        tokens(usage, out);
+    }
+    if let Some(cost) = cost {
+        put(",\"cost\":", out);
+        json(&cost, out);
+    }
+    if let Some(cache) = &note.cache {
+        put(",\"cache\":", out);
+        json(cache, out);
+    }
+    if let Some(hash) = note.session {
         // Short: it tells the conversations of one agent apart, and what it was made of cannot be
         // read out of it.
-        session: note.session.map(|hash| format!("door:{:012x}", hash >> 16)),
-    };
-    // One object of three pieces, of which the middle one is ready.
-    serde_json::to_writer(&mut *out, &front).expect(KEYS);
-    out.pop();
-    out.extend_from_slice(b",\"models\":");
-    out.extend_from_slice(considered.json(&note.considered));
-    let seam = out.len();
-    serde_json::to_writer(&mut *out, &back).expect(KEYS);
-    out[seam] = b',';
-    out.push(b'\n');
+        let session = format!("door:{:012x}", hash >> 16);
+        put(",\"session\":", out);
+        quoted(&session, out);
+    }
+    put("}\n", out);
+}
+
+fn attempt(tried: &Tried, out: &mut Vec<u8>) {
+    put("{\"model\":", out);
+    quoted(&tried.model, out);
+    put(",\"source\":", out);
+    quoted(&tried.source, out);
+    if let Some(class) = tried.class {
+        put(",\"class\":", out);
+        quoted(class, out);
+    }
+    if let Some(status) = tried.status {
+        named(",\"status\":", status.into(), out);
+    }
+    if let Some(id) = &tried.request_id {
+        put(",\"requestId\":", out);
+        quoted(id, out);
+    }
+    named(",\"latencyMs\":", tried.ms, out);
+    if let Some(until) = tried.until {
+        time(",\"until\":", until, out);
+    }
+    out.push(b'}');
+}
+
+fn outcome(note: &Note, out: &mut Vec<u8>) {
+    let answered = note.done && note.code.is_none() && (200..300).contains(&note.status);
+    if answered {
+        // Without a request it was answered out of what is known here.
+        let last = note.tries.last();
+        put(",\"outcome\":{\"type\":\"answered\",\"model\":", out);
+        quoted(last.map_or("-", |last| &last.model), out);
+        put(",\"source\":", out);
+        quoted(last.map_or("-", |last| &last.source), out);
+    } else {
+        let code = if note.done { note.code.as_deref().unwrap_or("upstream") } else { LEFT };
+        put(",\"outcome\":{\"type\":\"failed\",\"code\":", out);
+        quoted(code, out);
+    }
+    out.push(b'}');
+}
+
+fn tokens(usage: &Usage, out: &mut Vec<u8>) {
+    put(",\"usage\":", out);
+    for (name, count) in [
+        ("{\"input\":", usage.input),
+        (",\"output\":", usage.output),
+        (",\"cacheRead\":", usage.cache_read),
+        (",\"cacheWrite\":", usage.cache_write),
+        (",\"cacheWrite5m\":", usage.cache_write_5m),
+        (",\"cacheWrite1h\":", usage.cache_write_1h),
+    ] {
+        match count {
+            Some(count) => named(name, count, out),
+            None => {
+                put(name, out);
+                put("null", out);
+            }
+        }
+    }
+    out.push(b'}');
+}
+
+fn list(texts: &[impl AsRef<str>], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (number, text) in texts.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        quoted(text.as_ref(), out);
+    }
+    out.push(b']');
 }
 
 /// Why a record can always be written.
@@ -128,80 +207,56 @@ impl Considered {
     }
 }
 
-#[derive(Serialize)]
-struct Front<'a> {
-    id: &'a str,
-    at: Timestamp,
-    agent: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requested: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Back<'a> {
-    attempts: Vec<Attempt<'a>>,
-    changed: &'a [Text],
-    warnings: &'a [String],
-    outcome: Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<&'a Usage>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<&'a CacheEffect>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Attempt<'a> {
-    model: &'a str,
-    source: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
-    latency_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Timestamp>,
-}
-
-impl<'a> Attempt<'a> {
-    fn of(tried: &'a Tried) -> Self {
-        Self {
-            model: &tried.model,
-            source: &tried.source,
-            class: tried.class,
-            status: tried.status,
-            // Written by a service: kept only as long as an id is.
-            request_id: tried
-                .request_id
-                .as_ref()
-                .and_then(|id| id.to_str().ok())
-                .filter(|id| id.len() <= 200),
-            latency_ms: tried.ms,
-            until: tried.until,
-        }
-    }
-}
-
 /// Writes a value so that it stays one word and cannot pretend to be another line.
-fn plain(value: &str, out: &mut String) {
+fn plain(value: &str, out: &mut Vec<u8>) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'=';
+    // Quoted, these stay what they are.
+    let is_easy = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     if value.is_empty() {
-        out.push('-');
-    } else if value.bytes().fold(true, |all, byte| all & is_plain(byte)) {
-        out.push_str(value);
+        out.push(b'-');
+    } else if value.bytes().all(is_plain) {
+        put(value, out);
+    } else if value.len() <= 200 && value.bytes().all(is_easy) {
+        out.push(b'"');
+        put(value, out);
+        out.push(b'"');
     } else {
-        // Writing into a text does not fail.
+        // Writing into memory does not fail.
         let _ = write!(out, "{:?}", value.chars().take(200).collect::<String>());
     }
 }
 
-fn number(mut value: u64, out: &mut String) {
+/// Writes a text as JSON has it.
+fn quoted(text: &str, out: &mut Vec<u8>) {
+    if plain_text(text.as_bytes()) == text.len() {
+        out.push(b'"');
+        put(text, out);
+        out.push(b'"');
+    } else {
+        json(text, out);
+    }
+}
+
+fn json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect(KEYS);
+}
+
+fn time(name: &str, at: Timestamp, out: &mut Vec<u8>) {
+    match u64::try_from(at.millis()) {
+        Ok(millis) => named(name, millis, out),
+        Err(_) => {
+            put(name, out);
+            json(&at, out);
+        }
+    }
+}
+
+fn put(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn named(name: &str, mut value: u64, out: &mut Vec<u8>) {
+    put(name, out);
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -212,7 +267,7 @@ fn number(mut value: u64, out: &mut String) {
             break;
         }
     }
-    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Names the failure that a service's word for a sort of error stands for.
@@ -239,13 +294,13 @@ mod tests {
 
     use super::super::log::{Journal, Ticket};
     use super::*;
-    use crate::record::Record;
+    use crate::record::{Outcome, Record};
 
     fn ticket() -> Ticket {
         let head = hyper::Request::post("/v1/messages?secret=no").body(()).unwrap().into_parts().0;
         let at = Timestamp::from_millis(1_790_000_000_000);
         let id = RecordId::new(at, 7).to_string();
-        let mut ticket = Ticket::new(Arc::new(Journal::new(true)), id, at, &head, &"-".into());
+        let mut ticket = Ticket::new(Arc::new(Journal::new(true)), &id, at, &head, &"-".into());
         ticket.note.recorded = true;
         ticket.note.agent = "main".into();
         ticket
@@ -253,7 +308,7 @@ mod tests {
 
     fn parsed(note: &Note) -> Record {
         let mut out = Vec::new();
-        record(note, &mut Considered::default(), &mut out);
+        record(note, note.cost(), &mut Considered::default(), &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().count() == 1 && !text.contains("was said"), "{text}");
         serde_json::from_str(&text).unwrap()
@@ -332,7 +387,7 @@ mod tests {
             let mut ticket = ticket();
             ticket.note.considered = choices.iter().map(|choice| Arc::clone(choice)).collect();
             let mut out = Vec::new();
-            record(&ticket.note, &mut considered, &mut out);
+            record(&ticket.note, None, &mut considered, &mut out);
             let read: Record = serde_json::from_slice(&out).unwrap();
             let expected: Vec<ModelChoice> = choices.iter().map(|one| (***one).clone()).collect();
             assert_eq!(read.models, expected);
@@ -345,8 +400,9 @@ mod tests {
         let note = &mut ticket.note;
         (note.status, note.bytes, note.ms, note.done) = (200, u64::MAX, 12.34, true);
         note.usage = Some(Usage { input: Some(3), cache_read: Some(9), ..Usage::default() });
-        let mut out = String::new();
+        let mut out = Vec::new();
         line(note, &mut out);
+        let out = String::from_utf8(out).unwrap();
         let words = format!(
             "request id={} method=POST path=/v1/messages token=- agent=main model=- source=- \
              status=200 attempts=0 bytes=18446744073709551615 ms=12.3 in=12 out=0 cache_read=9 \
@@ -370,8 +426,9 @@ mod tests {
             ms: 0,
             until: None,
         });
-        let mut out = String::new();
+        let mut out = Vec::new();
         line(&ticket.note, &mut out);
+        let out = String::from_utf8(out).unwrap();
         assert_eq!(out.lines().count(), 1);
         assert!(out.contains("attempts=1") && out.ends_with("ended=client-left\n"), "{out}");
         assert!(!out.contains("secret=no"), "{out}");

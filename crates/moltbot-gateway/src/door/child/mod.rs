@@ -174,6 +174,8 @@ fn prepare(
     let setup = agent.setup(route);
     let headers: Vec<Header<'static>> = job
         .headers
+        .clone()
+        .forwarded()
         .iter()
         .filter_map(|(name, value)| {
             Some(Header::new(name.to_string(), value.to_str().ok()?.to_string()))
