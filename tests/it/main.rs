@@ -24,6 +24,8 @@ mod gateway;
 mod json;
 mod link;
 mod models;
+#[cfg(target_os = "linux")]
+mod network;
 mod onboard;
 mod plugins;
 mod readme;

@@ -141,6 +141,36 @@ fn a_key_pays_instead_of_the_plan_only_when_allowed() {
     }
 }
 
+/// A key that was onboarded first neither hides the program nor pays for it in silence: not when the
+/// plan is spent, not while it rests, not when the program is gone.
+#[test]
+fn a_key_that_was_there_first_leaves_the_program_alone() {
+    let lab = lab("[]");
+    let sandbox = fake("ok");
+    sandbox.use_lab(&lab, json!({}));
+    sandbox.run(&["onboard", "--anthropic-api-key", KEY]).exits(0);
+    sandbox.run(&CHOICE).exits(0);
+    let line = ["agent", "--model", "claude-cli/sonnet", "-m", "hi"];
+    assert!(sandbox.run(&line).exits(0).out.trim_end().ends_with(":1:hi"));
+    let gone = sandbox.root().join("bin/claude");
+    let program = std::fs::read_link(&gone).unwrap();
+    std::fs::remove_file(&gone).unwrap();
+    let done = sandbox.run(&line).exits(1);
+    assert!(done.err.contains("allowPaidFallback") && done.err.contains("claude"), "{done:?}");
+    std::os::unix::fs::symlink(program, &gone).unwrap();
+    plan(&sandbox, "limit");
+    for turn in 1..=2 {
+        let done = sandbox.run(&line).exits(1);
+        assert!(done.err.contains("allowPaidFallback"), "{turn}: {done:?}");
+    }
+    assert!(lab.log().is_empty(), "the key was used");
+    // Asked for by its own name it answers.
+    sandbox.run(&["agent", "--model", "anthropic/claude-opus-4-5", "-m", "hi"]).exits(0);
+    sandbox.run(&["config", "set", "auth.allowPaidFallback", "true"]).exits(0);
+    let done = sandbox.run(&line).exits(0).says("is paid per use");
+    assert_eq!(done.out.trim(), "Hello from the lab. You said: hi");
+}
+
 /// Another process goes on where the first one ended, by the program's own session.
 #[test]
 fn a_conversation_goes_on_in_another_process() {

@@ -88,24 +88,31 @@ pub(crate) fn bench(args: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
+/// A first turn, in milliseconds.
+struct First {
+    whole: f64,
+    /// Of it, before the program began and after its result.
+    outside: f64,
+}
+
 /// Prints what a first turn takes, pair by pair: whatever else the machine does meets both, each of
 /// the two comes first as often, and neither meets what the one before still does.
 fn first_turns(home: &Home, lab: &Lab, starts: usize) -> Result<()> {
     let gate = Gate::start(home)?;
-    let own = || -> Result<(f64, f64)> {
+    let first = |whole: f64| Ok(First { whole, outside: whole - home.inside()? });
+    let own = || -> Result<First> {
         std::thread::sleep(PAUSE);
-        let whole = Own::start(home, &lab.url())?.1;
-        Ok((whole, whole - home.inside()?))
+        first(Own::start(home, &lab.url())?.1)
     };
-    let ours = || -> Result<(f64, f64)> {
+    let ours = || -> Result<First> {
         std::thread::sleep(PAUSE);
-        let whole = gate.turn(&mut vec![])?;
-        Ok((whole, whole - home.inside()?))
+        first(gate.turn(&mut vec![])?)
     };
     // What the first of all finds cold does not count.
-    (own()?, ours()?);
-    let mut pairs = Vec::new();
-    for pair in 0..starts {
+    own()?;
+    ours()?;
+    let mut pairs: Vec<(First, First)> = Vec::new();
+    for pair in 0..starts.max(1) {
         pairs.push(match pair % 2 {
             0 => (own()?, ours()?),
             _ => {
@@ -114,16 +121,18 @@ fn first_turns(home: &Home, lab: &Lab, starts: usize) -> Result<()> {
             }
         });
     }
-    let all = |pick: fn(&((f64, f64), (f64, f64))) -> f64| pairs.iter().map(pick).collect();
-    figure("first turn of the program by itself", middle(all(|(own, _)| own.0)), "ms", "");
-    figure("first turn through the gateway", middle(all(|(_, ours)| ours.0)), "ms", "");
-    let mut added: Vec<f64> = all(|(own, ours)| ours.0 - own.0);
+    let (alone, through): (Vec<First>, Vec<First>) = pairs.into_iter().unzip();
+    let whole = |turns: &[First]| turns.iter().map(|turn| turn.whole).collect::<Vec<_>>();
+    let outside = |turns: &[First]| middle(turns.iter().map(|turn| turn.outside).collect());
+    figure("first turn of the program by itself", middle(whole(&alone)), "ms", "");
+    figure("first turn through the gateway", middle(whole(&through)), "ms", "");
+    let mut added: Vec<f64> =
+        whole(&through).iter().zip(whole(&alone)).map(|(ours, own)| ours - own).collect();
     added.sort_by(f64::total_cmp);
     figure("first turn, added, median of the pairs", middle(added.clone()), "ms", "20");
-    let (low, high) = (added[starts / 4], added[starts * 3 / 4]);
+    let (low, high) = (added[added.len() / 4], added[added.len() * 3 / 4]);
     println!("{:<50} {low:>9.2} to {high:.2} ms", "half of the pairs lie within");
-    let (own, ours) = (middle(all(|(own, _)| own.1)), middle(all(|(_, ours)| ours.1)));
-    figure("of it outside of the program", ours - own, "ms", "20");
+    figure("of it outside of the program", outside(&through) - outside(&alone), "ms", "20");
     Ok(())
 }
 
