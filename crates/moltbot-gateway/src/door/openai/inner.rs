@@ -139,18 +139,13 @@ impl<'a> Inner<'a> {
         self.body.insert(name.into(), value);
     }
 
-    /// Takes over the tools; `function` finds the function in one, or says what is wrong with it.
-    pub(super) fn tools(
-        &mut self,
-        sent: &Value,
-        function: impl Fn(&Value) -> Result<&Value, String>,
-    ) -> Result<(), String> {
-        let Some(tools) = sent["tools"].as_array().filter(|tools| !tools.is_empty()) else {
+    /// Takes over the functions among the tools, and which of them the model shall call.
+    pub(super) fn tools(&mut self, sent: &Value, functions: &[Value]) -> Result<(), String> {
+        if functions.is_empty() {
             return Ok(());
-        };
-        let mut out = Vec::with_capacity(tools.len());
-        for tool in tools {
-            let function = function(tool)?;
+        }
+        let mut out = Vec::with_capacity(functions.len());
+        for function in functions {
             let schema = match &function["parameters"] {
                 Value::Null => json!({ "type": "object", "properties": {} }),
                 schema => schema.clone(),
@@ -243,7 +238,16 @@ impl Talk {
     pub(super) fn result(&mut self, id: &str, content: &Value) -> Result<(), String> {
         let content = blocks(content)?;
         let result = json!({ "type": "tool_result", "tool_use_id": id, "content": content });
-        self.say("user", vec![result]);
+        if let Some(last) = self.messages.last_mut()
+            && last["role"] == "user"
+            && let Some(said) = last["content"].as_array_mut()
+        {
+            // Results stand before whatever was said meanwhile.
+            let first = said.iter().position(|block| block["type"] != "tool_result");
+            said.insert(first.unwrap_or(said.len()), result);
+        } else {
+            self.say("user", vec![result]);
+        }
         Ok(())
     }
 
@@ -260,6 +264,11 @@ impl Talk {
             return;
         }
         self.messages.push(json!({ "role": role, "content": blocks }));
+    }
+
+    /// Tells whether anything was said besides instructions.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.messages.is_empty()
     }
 
     /// Tells whether anybody said anything that can be answered.

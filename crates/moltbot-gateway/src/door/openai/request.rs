@@ -35,11 +35,15 @@ pub(super) fn translate(
         _ => {}
     }
     inner.user(&sent["user"]);
-    inner.tools(sent, |tool| {
+    let mut functions = Vec::new();
+    for tool in sent["tools"].as_array().into_iter().flatten() {
         let function = &tool["function"];
-        let good = tool["type"] == "function" && function["name"].is_string();
-        good.then_some(function).ok_or_else(|| "a tool is no function with a name".into())
-    })?;
+        if tool["type"] != "function" || !function["name"].is_string() {
+            return Err("a tool is no function with a name".into());
+        }
+        functions.push(function.clone());
+    }
+    inner.tools(sent, &functions)?;
     Ok(inner.finish(None))
 }
 

@@ -10,6 +10,14 @@ pub(super) use writer::Writer;
 
 use serde_json::Value;
 
+/// Names a function of a namespace as the service knows it.
+fn inner_name(namespace: &Value, name: &Value) -> Value {
+    match (namespace.as_str(), name.as_str()) {
+        (Some(namespace), Some(name)) => format!("{namespace}__{name}").into(),
+        _ => name.clone(),
+    }
+}
+
 /// What the text of a reasoning item begins with if it is a block of ours.
 const OURS: &str = "moltbot:";
 

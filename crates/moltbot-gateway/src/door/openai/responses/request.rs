@@ -4,7 +4,7 @@ use moltbot_core::ModelInfo;
 use serde_json::Value;
 
 use super::super::inner::{Inner, Talk, Wanted};
-use super::unsealed;
+use super::{inner_name, unsealed};
 
 /// What only a service that stores or runs things could do, and what to do instead.
 const NOT_SERVED: [(&str, &str); 7] = [
@@ -59,19 +59,7 @@ pub(in super::super) fn translate(
     inner.sampling(sent);
     let user = if sent["safety_identifier"].is_string() { "safety_identifier" } else { "user" };
     inner.user(&sent[user]);
-    inner.tools(sent, |tool| {
-        let (kind, name) = (tool["type"].as_str().unwrap_or_default(), tool["name"].as_str());
-        match (kind, name) {
-            ("function", Some(_)) => Ok(tool),
-            ("function", None) => Err("a function among the tools has no name".into()),
-            (kind, Some(name)) => Err(format!(
-                "the tool \"{name}\" of type \"{kind}\" is not served here, only functions are"
-            )),
-            (kind, None) => {
-                Err(format!("the tool \"{kind}\" is not served here, only functions are"))
-            }
-        }
-    })?;
+    inner.tools(sent, &functions(sent)?)?;
     let session = sent["prompt_cache_key"].as_str().filter(|key| !key.is_empty());
     Ok(inner.finish(session.map(String::from)))
 }
@@ -82,12 +70,49 @@ pub(super) fn is_shown(sent: &Value) -> bool {
     ["summary", "generate_summary"].iter().any(|name| reasoning[name].is_string())
 }
 
+/// Lists the functions among the tools; those of a namespace get its name before theirs.
+fn functions(sent: &Value) -> Result<Vec<Value>, String> {
+    let mut functions = Vec::new();
+    for tool in sent["tools"].as_array().into_iter().flatten() {
+        if tool["type"] != "namespace" {
+            functions.push(function(tool)?.clone());
+            continue;
+        }
+        for part in tool["tools"].as_array().into_iter().flatten() {
+            let mut part = function(part)?.clone();
+            part["name"] = inner_name(&tool["name"], &part["name"]);
+            functions.push(part);
+        }
+    }
+    Ok(functions)
+}
+
+fn function(tool: &Value) -> Result<&Value, String> {
+    match (tool["type"].as_str().unwrap_or_default(), tool["name"].as_str()) {
+        ("function", Some(_)) => Ok(tool),
+        ("function", None) => Err("a function among the tools has no name".into()),
+        (kind, Some(name)) => Err(format!(
+            "the tool \"{name}\" of type \"{kind}\" is not served here, only functions are"
+        )),
+        (kind, None) => Err(format!("the tool \"{kind}\" is not served here, only functions are")),
+    }
+}
+
 fn add(talk: &mut Talk, item: &Value) -> Result<(), String> {
     match item["type"].as_str() {
         None | Some("message") => {
-            talk.add(item["role"].as_str().unwrap_or_default(), &item["content"])
+            let role = match item["role"].as_str().unwrap_or_default() {
+                // What is told on the way stays there: a beginning that changes would cost the
+                // prompt cache, and the thoughts that are bound to it.
+                "system" | "developer" if talk.has_begun() => "user",
+                role => role,
+            };
+            talk.add(role, &item["content"])
         }
-        Some("function_call") => talk.call(&item["call_id"], &item["name"], &item["arguments"]),
+        Some("function_call") => {
+            let name = inner_name(&item["namespace"], &item["name"]);
+            talk.call(&item["call_id"], &name, &item["arguments"])
+        }
         Some("function_call_output") => {
             let id = item["call_id"].as_str().ok_or("a function_call_output has no call_id")?;
             talk.result(id, &item["output"])
@@ -185,6 +210,37 @@ mod tests {
         assert!(body.get("top_p").is_none() && body.get("store").is_none());
     }
 
+    /// Codex groups its functions, and tells things on the way.
+    #[test]
+    fn namespaces_and_late_instructions_have_a_place() {
+        let sent = json!({
+            "tools": [
+                { "type": "function", "name": "run", "parameters": {} },
+                { "type": "namespace", "name": "agents", "description": "d", "tools": [
+                    { "type": "function", "name": "run", "parameters": {} } ] } ],
+            "input": [
+                { "role": "developer", "content": "first" },
+                { "role": "user", "content": "go" },
+                { "type": "function_call", "call_id": "t1", "namespace": "agents", "name": "run",
+                    "arguments": "" },
+                { "type": "function_call", "call_id": "t2", "name": "run", "arguments": "" },
+                { "role": "developer", "content": "late" },
+                { "type": "function_call_output", "call_id": "t1", "output": "one" },
+                { "type": "function_call_output", "call_id": "t2", "output": "two" } ],
+        });
+        let body = body(&sent);
+        let tools: Vec<_> = body["tools"].as_array().unwrap().iter().map(|t| &t["name"]).collect();
+        assert_eq!(tools, ["run", "agents__run"]);
+        assert_eq!(body["system"], json!([{ "type": "text", "text": "first" }]));
+        let said = body["messages"].as_array().unwrap();
+        assert_eq!(said[1]["content"][0]["name"], "agents__run");
+        assert_eq!(said[1]["content"][1]["name"], "run");
+        let last = said[2]["content"].as_array().unwrap();
+        let kinds: Vec<_> = last.iter().map(|block| &block["type"]).collect();
+        assert_eq!(kinds, ["tool_result", "tool_result", "text"], "{last:?}");
+        assert_eq!((&last[0]["tool_use_id"], &last[2]["text"]), (&json!("t1"), &json!("late")));
+    }
+
     #[test]
     fn effort_becomes_what_the_model_understands() {
         let mut sent = json!({ "input": "x", "temperature": 0.5,
@@ -234,6 +290,11 @@ mod tests {
             (ask(json!({ "tools": [{ "type": "web_search" }] })), "the tool \"web_search\""),
             (
                 ask(json!({ "tools": [{ "type": "custom", "name": "patch" }] })),
+                "the tool \"patch\" of type \"custom\"",
+            ),
+            (
+                ask(json!({ "tools": [{ "type": "namespace", "name": "n",
+                    "tools": [{ "type": "custom", "name": "patch" }] }] })),
                 "the tool \"patch\" of type \"custom\"",
             ),
             (ask(json!({ "tools": [{ "type": "function" }] })), "has no name"),

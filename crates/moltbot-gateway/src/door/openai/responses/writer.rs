@@ -6,7 +6,7 @@ use moltbot_core::{Decoder, Event, Usage};
 use serde_json::{Map, Value, json};
 
 use super::request::is_shown;
-use super::sealed;
+use super::{inner_name, sealed};
 use crate::door::error::Refusal;
 use crate::door::openai::reply::short_id;
 use crate::door::openai::stream::Lines;
@@ -20,6 +20,8 @@ pub(in super::super) struct Writer {
     began: bool,
     /// Whether thoughts are shown.
     shown: bool,
+    /// Namespaces and names of their functions, by what the service calls them.
+    names: BTreeMap<String, (Value, Value)>,
     /// The number of the next event.
     number: u64,
     /// The items of the response, in order.
@@ -64,6 +66,7 @@ impl Writer {
             id: String::new(),
             began: false,
             shown: is_shown(sent),
+            names: names(sent),
             number: 0,
             items: Vec::new(),
             open: BTreeMap::new(),
@@ -120,8 +123,16 @@ impl Writer {
         let item = match kind {
             Kind::Message => json!({ "id": id, "type": "message", "status": "in_progress",
                 "role": "assistant", "content": [] }),
-            Kind::Call => json!({ "id": id, "type": "function_call", "status": "in_progress",
-                "call_id": block["id"], "name": block["name"], "arguments": "" }),
+            Kind::Call => {
+                let mut item = json!({ "id": id, "type": "function_call",
+                    "status": "in_progress", "call_id": block["id"], "name": block["name"],
+                    "arguments": "" });
+                let known = block["name"].as_str().and_then(|name| self.names.get(name));
+                if let Some((namespace, name)) = known {
+                    (item["namespace"], item["name"]) = (namespace.clone(), name.clone());
+                }
+                item
+            }
             Kind::Thought => json!({ "id": id, "type": "reasoning", "summary": [] }),
         };
         self.say("response.output_item.added", json!({ "output_index": place, "item": item }), out);
@@ -317,6 +328,19 @@ impl Lines for Writer {
         response["error"] = json!({ "code": code, "message": message });
         self.say("response.failed", json!({ "response": response }), out);
     }
+}
+
+fn names(sent: &Value) -> BTreeMap<String, (Value, Value)> {
+    let tools = sent["tools"].as_array().into_iter().flatten();
+    let spaces = tools.filter(|tool| tool["type"] == "namespace");
+    let named = spaces.flat_map(|space| {
+        let parts = space["tools"].as_array().into_iter().flatten();
+        parts.filter_map(|part| {
+            let inner = inner_name(&space["name"], &part["name"]);
+            Some((inner.as_str()?.to_string(), (space["name"].clone(), part["name"].clone())))
+        })
+    });
+    named.collect()
 }
 
 fn part(text: &str) -> Value {

@@ -159,6 +159,22 @@ fn thoughts_and_calls_are_items_of_their_own() {
 }
 
 #[test]
+fn a_call_names_its_namespace() {
+    let part = json!({ "type": "function", "name": "run" });
+    let sent =
+        json!({ "tools": [part, { "type": "namespace", "name": "agents", "tools": [part] }] });
+    let call = |index: usize, name: &str| {
+        start(index, json!({ "type": "tool_use", "id": "t", "name": name, "input": {} }))
+    };
+    let said =
+        written(&sent, vec![began(), call(0, "agents__run"), call(1, "run"), ended("tool_use")]);
+    let output = &said.last().unwrap().1["response"]["output"];
+    let named = |place: usize| (&output[place]["namespace"], &output[place]["name"]);
+    assert_eq!(named(0), (&json!("agents"), &json!("run")));
+    assert_eq!(named(1), (&Value::Null, &json!("run")));
+}
+
+#[test]
 fn every_end_has_its_word() {
     for (stop, kind, details) in [
         ("end_turn", "completed", Value::Null),
