@@ -452,11 +452,8 @@ fn the_real_program_serves_the_gateway() {
 impl Gate {
     /// Posts to a program that takes its time to start.
     fn post_slowly(&self, path: &str, body: &Value) -> Answer {
-        let headers = [
-            ("x-api-key", TOKEN),
-            ("content-type", "application/json"),
-            ("connection", "close"),
-        ];
+        let headers =
+            [("x-api-key", TOKEN), ("content-type", "application/json"), ("connection", "close")];
         let mut stream = self.send("POST", path, &headers, body.to_string().as_bytes());
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a socket");
         let mut reply = Vec::new();
