@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::options::Options;
+use super::stage::NO_UNWINDING;
 use crate::workspace::{cargo_path, must, output, root};
 
 /// The compiler and everything around it that a build may see.
@@ -131,8 +132,7 @@ impl Toolchain {
     }
 
     /// Returns the flags that map every path of this machine to a fixed one; of several that fit,
-    /// the compiler takes the last. Where nothing unwinds, the tables for it are left out: an
-    /// eighth of the smallest binary.
+    /// the compiler takes the last. Where nothing unwinds, the tables for it are left out.
     fn flags(&self, source: &Path, build: &Path, unwinds: bool) -> Result<OsString> {
         let mut maps = vec![(self.cargo_home.clone(), "/cargo".to_string())];
         let registries = self.cargo_home.join("registry/src");
@@ -157,13 +157,31 @@ impl Toolchain {
             flags.push(to);
         }
         if !unwinds {
-            flags.push("\x1f-Cforce-unwind-tables=no");
+            for flag in without_unwinding(self.target()) {
+                flags.push("\x1f");
+                flags.push(flag);
+            }
         }
         Ok(flags)
     }
 }
 
 const PROFILE: &str = "dist";
+
+/// Returns the flags for a program in which nothing unwinds.
+fn without_unwinding(target: &str) -> Vec<String> {
+    let mut flags = vec!["-Cforce-unwind-tables=no".to_string()];
+    if target.contains("linux") {
+        // Cargo runs the compiler, and that the linker, where the root manifest lies.
+        flags.push(format!("-Clink-arg=-Wl,-T,{NO_UNWINDING}"));
+        flags.push("-Clink-arg=-Wl,--no-eh-frame-hdr".to_string());
+    }
+    if target == "x86_64-unknown-linux-gnu" {
+        // The linker that comes with the compiler for this target writes equal functions once.
+        flags.push("-Clink-arg=-Wl,--icf=all".to_string());
+    }
+    flags
+}
 
 /// Returns the name of the file that a build makes.
 pub(crate) fn file_name(options: &Options, target: &str) -> String {
@@ -246,7 +264,12 @@ mod tests {
             let flags = toolchain.flags(Path::new("/a/source"), Path::new("/b"), unwinds);
             flags.unwrap().into_string().unwrap()
         };
-        assert_eq!(flags(false), flags(true) + "\x1f-Cforce-unwind-tables=no");
+        let abort = flags(false);
+        let more = abort.strip_prefix(&flags(true)).unwrap();
+        assert!(more.starts_with("\x1f-Cforce-unwind-tables=no\x1f"), "{more}");
+        assert!(
+            more.contains("-T,no-unwinding.ld") && !more.contains(&*home.path().to_string_lossy())
+        );
         let flags = flags(true);
         let flags: Vec<&str> = flags
             .split('\x1f')

@@ -20,7 +20,7 @@ const SUBSCRIPTION: [&str; 4] =
     ["claude-cli", ".credentials.json", "oauth-2025-04-20", "setup-token"];
 
 /// The most bytes the smallest binary may have. The aim is 5 MiB; this keeps it from growing.
-const MOST_BYTES: u64 = 13 * 524_288;
+const MOST_BYTES: u64 = 11 * 524_288;
 
 /// Builds, searches and asks; the smallest binary is built twice and compared.
 pub(crate) fn run() -> Result<()> {

@@ -126,6 +126,9 @@ impl Plan {
         }
         std::fs::create_dir_all(dir.join("src"))?;
         write(&dir.join("src").join(source_name(options)), &self.source(options))?;
+        if !options.unwinds() {
+            write(&dir.join(NO_UNWINDING), LEAVE_OUT_TABLES)?;
+        }
         self.write_manifest(dir, options, features)
     }
 
@@ -266,6 +269,16 @@ impl Plan {
 pub(crate) const PACKAGE: &str = "moltbot";
 
 const WRITER: &str = "cargo xtask dist";
+
+/// What the linker of a program in which nothing unwinds reads; beside the manifest.
+pub(crate) const NO_UNWINDING: &str = "no-unwinding.ld";
+
+/// Leaves out the tables for unwinding, also those that come with the standard library: an eighth of
+/// the smallest binary.
+const LEAVE_OUT_TABLES: &str = "\
+SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table .gcc_except_table.*) } }
+INSERT AFTER .text;
+";
 
 /// What a plugin's author builds against.
 const SHARED: [&str; 2] = ["moltbot-abi", "moltbot-core"];
@@ -473,6 +486,21 @@ mod tests {
         assert!(manifest["profile"]["dist"].get("panic").is_none());
         assert!(plan.source(&options).contains("moltbot_abi::export_plugin!();"));
         assert!(!plan.copies.contains_key("moltbot-cli"));
+    }
+
+    #[test]
+    fn tables_for_unwinding_are_left_out_where_nothing_unwinds() {
+        let dir = workspace();
+        for (own, left_out) in [
+            (options(&["one"]), true),
+            (Options { unwind: true, ..options(&["one"]) }, false),
+            (Options { cdylib: true, ..options(&["one"]) }, false),
+        ] {
+            let to = tempfile::tempdir().unwrap();
+            let plan = Plan::make(dir.path(), &own).unwrap();
+            plan.write(to.path(), &own, &Features::new()).unwrap();
+            assert_eq!(to.path().join(NO_UNWINDING).exists(), left_out, "{own:?}");
+        }
     }
 
     #[test]
