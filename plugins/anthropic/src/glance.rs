@@ -251,7 +251,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads how what was written to the cache is split by lifetime.
-    #[expect(clippy::type_complexity, reason = "maybe there, and each half too")]
     fn split(&mut self) -> Option<Option<(Option<u64>, Option<u64>)>> {
         if self.peek()? == b'n' {
             self.word("null")?;
