@@ -22,6 +22,7 @@ mod failing;
 mod fuzz;
 mod gateway;
 mod json;
+mod keyring;
 mod link;
 mod models;
 #[cfg(target_os = "linux")]

@@ -178,7 +178,11 @@ impl Sandbox {
 
     /// Prepares a run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.prepare(binary(), args)
+    }
+
+    fn prepare(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear().envs(&self.env).current_dir(self.cwd());
         command
     }
@@ -190,8 +194,13 @@ impl Sandbox {
 
     /// Runs the binary to its end with `input` on standard input.
     pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Done {
+        self.run_program(binary(), args, input)
+    }
+
+    /// Runs another program to its end in place of the binary.
+    pub(crate) fn run_program(&self, program: &Path, args: &[&str], input: &str) -> Done {
         let mut child = self
-            .command(args)
+            .prepare(program, args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
