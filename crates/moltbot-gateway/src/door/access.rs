@@ -177,7 +177,12 @@ pub(crate) fn check_content(
     if method != Method::POST || !has_body {
         return Ok(());
     }
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = headers.get(CONTENT_TYPE);
+    // What nearly all clients say.
+    if !multipart && kind.is_some_and(|kind| kind == "application/json") {
+        return Ok(());
+    }
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let wanted = if multipart { "multipart/form-data" } else { "application/json" };
     if kind.eq_ignore_ascii_case(wanted) {
