@@ -1,6 +1,7 @@
 //! Plugins from outside: a stranger's login over both carriers, the list of the trusted, and a
 //! pack of plugins that do everything wrong.
 
+mod everyone;
 mod fixtures;
 mod hostile_library;
 mod hostile_process;

@@ -36,6 +36,16 @@ pub(super) fn acme(form: Form) -> &'static Path {
     &built[usize::from(form == Form::Process)]
 }
 
+/// Returns an artifact of the crate with every plugin of the workspace.
+pub(super) fn bundle(form: Form) -> &'static Path {
+    static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        cargo("bundle", &["build", "--quiet"]);
+        [library("moltbot_bundle_all"), debug().join("moltbot-bundle-all")]
+    });
+    &built[usize::from(form == Form::Process)]
+}
+
 /// Returns an artifact of the plugin that does everything wrong.
 pub(super) fn hostile(form: Form) -> &'static Path {
     static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
