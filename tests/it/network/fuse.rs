@@ -8,7 +8,6 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -23,7 +22,6 @@ const MOST: usize = 128 << 10;
 pub(super) struct Mounted {
     at: PathBuf,
     state: Arc<Mutex<State>>,
-    server: Option<JoinHandle<()>>,
 }
 
 impl Mounted {
@@ -35,8 +33,9 @@ impl Mounted {
         mount("there:/srv", at, kind, MountFlags::NOSUID, options.as_c_str())?;
         let state = Arc::new(Mutex::new(State::default()));
         let served = state.clone();
-        let server = std::thread::spawn(move || serve(device, &served));
-        Ok(Self { at: at.to_path_buf(), state, server: Some(server) })
+        // It ends with the mount, which a mount namespace of some other program may keep for a while.
+        std::thread::spawn(move || serve(device, &served));
+        Ok(Self { at: at.to_path_buf(), state })
     }
 
     /// Returns the mode of a file.
@@ -54,11 +53,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // The device answers no more then, which ends the server.
-        if unmount(&self.at, UnmountFlags::DETACH).is_ok()
-            && let Some(server) = self.server.take()
-        {
-            let _ = server.join();
-        }
+        let _ = unmount(&self.at, UnmountFlags::DETACH);
     }
 }
 
