@@ -34,7 +34,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Makes one. A relayed program notes how long it took for its first turn, see [`relay`].
+    /// Makes one. A relayed program notes how long it took for its first turn, see [`relay()`].
     pub(super) fn new(
         host: &Path,
         program: &Path,
