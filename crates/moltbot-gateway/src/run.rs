@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use moltbot_core::{Event, Level, Note, redact};
 use moltbot_profiles::{
-    Pin, SkipReason, TRIES, Wait, all_cooling_message, no_credentials_message, no_key_message,
-    not_configured_message, remaining_text, switched_message,
+    Pin, SkipReason, Skipped, TRIES, Wait, all_cooling_message, no_credentials_message,
+    no_key_message, not_configured_message, remaining_text, switched_message,
 };
 
 use crate::attempt::Looked;
@@ -27,9 +27,8 @@ use crate::thinking::ThinkingLevel;
 use crate::turn::Turn;
 use crate::waiting::Place;
 use kept::Kept;
-pub(crate) use tries::may_pay_for;
-pub(crate) use tries::unsent_failed;
 use tries::{Next, Tries};
+pub(crate) use tries::{may_pay_for, note_plan, unsent_failed};
 
 /// The smallest context window that is of use (spec T-30), and the one below which is warned.
 const MIN_WINDOW: u64 = 16_000;
@@ -143,9 +142,9 @@ impl<'e> Run<'e> {
         self.record_skipped();
         for model in std::mem::take(&mut self.candidates.models) {
             let setup = self.setup(&model).map_err(|failed| self.error(failed))?;
-            self.note_plan(setup, runs_on_a_plan(self.engine.registry, setup));
+            note_plan(&mut self.plan, &setup.id, runs_on_a_plan(self.engine.registry, setup));
             let selection = self.selection(setup, &model).await.map_err(|f| self.error(f))?;
-            self.note_plan(setup, selection.plan_first);
+            note_plan(&mut self.plan, &setup.id, selection.plan_first);
             self.check_pin(&selection, &model).map_err(|failed| self.error(failed))?;
             let mut choice = self.model_choice(setup, &model, &selection);
             let mut planned = selection.planned();
@@ -164,7 +163,7 @@ impl<'e> Run<'e> {
                 }
             }
             for planned in &planned {
-                if let Err(refused) = self.may_pay(setup, planned, &selection) {
+                if let Err(refused) = self.may_pay(setup, planned) {
                     let own = choice.candidates.iter_mut().find(|c| c.source == planned.label);
                     if let Some(own) = own {
                         own.skipped = refused.advice;
@@ -183,7 +182,7 @@ impl<'e> Run<'e> {
         sink: &mut (dyn FnMut(&Event) + Send),
     ) -> Result<Next, Failed> {
         let setup = self.setup(model)?;
-        self.note_plan(setup, runs_on_a_plan(self.engine.registry, setup));
+        note_plan(&mut self.plan, &setup.id, runs_on_a_plan(self.engine.registry, setup));
         if let Some(failed) = self.pass_over(model, more).await {
             return Ok(Next::Model(failed));
         }
@@ -214,7 +213,7 @@ impl<'e> Run<'e> {
                 }
                 continue;
             };
-            if let Err(mut refused) = self.pay(setup, &planned, &selection).await {
+            if let Err(mut refused) = self.pay(setup, &planned).await {
                 let considered = self.record.models.last_mut().map(|choice| &mut choice.candidates);
                 let own = considered.into_iter().flatten().find(|c| c.source == planned.label);
                 if let Some(own) = own {
@@ -258,7 +257,7 @@ impl<'e> Run<'e> {
         let mut place: Option<Place> = None;
         loop {
             let selection = self.selection(setup, model).await?;
-            self.note_plan(setup, selection.plan_first);
+            note_plan(&mut self.plan, &setup.id, selection.plan_first);
             let now = self.engine.now();
             let wait = selection.choice.wait(self.record.at, now, self.max_wait_ms());
             let (until, mut too_long) = match wait {
@@ -373,8 +372,15 @@ impl<'e> Run<'e> {
         let failed = Failed::new("no-credential", message, "auth");
         let profiles = selection.choice.skipped.iter();
         let missing = |id: &str| selection.views.get(id).and_then(|v| v.missing_plugin.clone());
+        // What its own method says helps more than that it cannot be read.
+        let unread = |id: &str| selection.views.get(id)?.resolved.as_ref().err();
+        let own =
+            |s: &Skipped| match unread(&s.id).filter(|_| s.reason == SkipReason::Unreadable {}) {
+                Some(error) => format!("{}: {error}", s.id),
+                None => format!("{}: {}", s.id, s.reason),
+            };
         let why: Vec<String> = profiles
-            .map(|s| missing(&s.id).unwrap_or_else(|| format!("{}: {}", s.id, s.reason)))
+            .map(|skipped| missing(&skipped.id).unwrap_or_else(|| own(skipped)))
             .chain(selection.problems.iter().cloned())
             .collect();
         if why.is_empty() { failed } else { failed.advice(why.join("; ")) }

@@ -42,7 +42,7 @@ fn case_72_no_open_door_and_never_a_wider_one() {
 /// Spec case 73: without a mode it does not start, and says how; the usual port is 18789.
 #[test]
 fn case_73_the_mode_is_asked_for_and_the_port_is_known() {
-    let missing = "Error: Missing config. Run `moltbot setup` or set gateway.mode=local (or pass --allow-unconfigured).";
+    let missing = "Error: Missing config. Run `moltbot onboard` or set gateway.mode=local (or pass --allow-unconfigured).";
     Sandbox::new().run(&["gateway"]).exits(1).says(missing);
     let sandbox = Sandbox::new();
     sandbox.write_config("{ gateway: { auth: { token: 'mbg_FAKE' } } }");

@@ -22,7 +22,7 @@ fn a_start_that_would_be_wrong_is_refused() {
         sandbox.run(&all).exits(1).says(words);
     };
     refused(&local(), &["--bind", "lan"], "Error: Refusing to bind gateway to lan without auth.");
-    let missing = "Error: Missing config. Run `moltbot setup` or set gateway.mode=local (or pass --allow-unconfigured).";
+    let missing = "Error: Missing config. Run `moltbot onboard` or set gateway.mode=local (or pass --allow-unconfigured).";
     refused(&Sandbox::new(), &[], missing);
     let blocked = "Error: Gateway start blocked: set gateway.mode=local (current: unset) or pass --allow-unconfigured.";
     let sandbox = Sandbox::new();

@@ -480,21 +480,18 @@ impl Note {
         self.told_cost.or_else(listed)
     }
 
-    /// Forgets everything but what was allocated for it, and the names, which the next one writes
-    /// over.
+    /// Forgets everything but what was allocated for it.
     fn empty(&mut self) {
-        let Self { id, path, considered, tries, changed, warnings, .. } = self;
+        let Self { mut id, mut path, mut considered, mut tries, mut changed, mut warnings, .. } =
+            take(self);
         id.clear();
         path.clear();
         considered.clear();
         tries.clear();
         changed.clear();
         warnings.clear();
-        let Self { status, bytes, ms, usage, told_cost, info, trouble, code, done, .. } = self;
-        (*status, *bytes, *ms, *done) = (0, 0, 0.0, false);
-        (*usage, *told_cost, *info, *trouble, *code) = (None, None, None, None, None);
-        let Self { recorded, requested, cache, session, .. } = self;
-        (*recorded, *requested, *cache, *session) = (false, None, None, None);
+        // The rest anew, so that nothing of one request can come to stand in another's record.
+        *self = Self { id, path, considered, tries, changed, warnings, ..Self::default() };
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use moltbot_core::{Timestamp, Usage, plain_text, redact};
+use moltbot_core::{Timestamp, plain_text, redact};
 use serde::Serialize;
 
 use super::log::{Note, Tried};
@@ -91,7 +91,8 @@ pub(crate) fn record(
     list(&note.warnings, out);
     outcome(note, out);
     if let Some(usage) = &note.usage {
-        tokens(usage, out);
+        put(",\"usage\":", out);
+        json(usage, out);
     }
     if let Some(cost) = cost {
         put(",\"cost\":", out);
@@ -147,27 +148,6 @@ fn outcome(note: &Note, out: &mut Vec<u8>) {
         let code = if note.done { note.code.as_deref().unwrap_or("upstream") } else { LEFT };
         put(",\"outcome\":{\"type\":\"failed\",\"code\":", out);
         quoted(code, out);
-    }
-    out.push(b'}');
-}
-
-fn tokens(usage: &Usage, out: &mut Vec<u8>) {
-    put(",\"usage\":", out);
-    for (name, count) in [
-        ("{\"input\":", usage.input),
-        (",\"output\":", usage.output),
-        (",\"cacheRead\":", usage.cache_read),
-        (",\"cacheWrite\":", usage.cache_write),
-        (",\"cacheWrite5m\":", usage.cache_write_5m),
-        (",\"cacheWrite1h\":", usage.cache_write_1h),
-    ] {
-        match count {
-            Some(count) => named(name, count, out),
-            None => {
-                put(name, out);
-                put("null", out);
-            }
-        }
     }
     out.push(b'}');
 }
@@ -290,7 +270,7 @@ mod tests {
     use std::time::Instant;
 
     use hyper::header::HeaderValue;
-    use moltbot_core::{Failure, FailureKind, RecordId, Scope};
+    use moltbot_core::{Failure, FailureKind, RecordId, Scope, Usage};
 
     use super::super::log::{Journal, Ticket};
     use super::*;

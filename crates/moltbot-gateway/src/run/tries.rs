@@ -194,22 +194,14 @@ impl Run<'_> {
         changed.then(|| Planned { credential: resolved.credential, ..planned.clone() })
     }
 
-    /// Remembers the first provider whose plan would have paid, also where nothing of it is tried.
-    pub(super) fn note_plan(&mut self, setup: &ProviderSetup, would_pay: bool) {
-        if would_pay && self.plan.is_none() {
-            self.plan = Some(setup.id.clone());
-        }
-    }
-
     /// Checks who pays (decision 8) and warns if that is not the plan.
     pub(super) async fn pay(
         &mut self,
         setup: &ProviderSetup,
         planned: &Planned,
-        selection: &Selection,
     ) -> Result<(), Failed> {
-        let before = self.plan.is_some() || selection.plan_first;
-        self.may_pay(setup, planned, selection)?;
+        let before = self.plan.is_some();
+        self.may_pay(setup, planned)?;
         if before && planned.payer == Payer::Metered {
             let text =
                 format!("{} is paid per use; the subscription cannot be used now", planned.label);
@@ -224,12 +216,10 @@ impl Run<'_> {
         &mut self,
         setup: &ProviderSetup,
         planned: &Planned,
-        selection: &Selection,
     ) -> Result<(), Failed> {
         let auth = self.engine.config.auth.as_ref();
         let allowed = auth.and_then(|auth| auth.allow_paid_fallback);
-        let plan_first = selection.plan_first;
-        if may_pay_for(&mut self.plan, &setup.id, planned.payer, plan_first, allowed) {
+        if may_pay_for(&mut self.plan, &setup.id, planned.payer, allowed) {
             return Ok(());
         }
         let advice = format!(
@@ -385,18 +375,22 @@ impl Run<'_> {
     }
 }
 
+/// Remembers the first provider whose plan would have paid, also where nothing of it is tried.
+pub(crate) fn note_plan(plan: &mut Option<String>, provider: &str, would_pay: bool) {
+    if would_pay {
+        plan.get_or_insert_with(|| provider.to_string());
+    }
+}
+
 /// Tells whether a credential may be used that is paid per use although a plan would have paid
-/// (decision 8). `plan` remembers whose plan it was.
+/// (decision 8); `plan` is that of [`note_plan`].
 pub(crate) fn may_pay_for(
     plan: &mut Option<String>,
     provider: &str,
     payer: Payer,
-    plan_first: bool,
     allowed: Option<bool>,
 ) -> bool {
-    if payer == Payer::Subscription || plan_first {
-        plan.get_or_insert_with(|| provider.to_string());
-    }
+    note_plan(plan, provider, payer == Payer::Subscription);
     match plan.as_ref().filter(|_| payer == Payer::Metered) {
         Some(plan) => allowed.unwrap_or(plan == provider),
         None => true,

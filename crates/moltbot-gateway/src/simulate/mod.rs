@@ -26,7 +26,7 @@ use crate::cache::Cached;
 use crate::engine::Engine;
 use crate::methods::offer_of;
 use crate::model::{ModelError, ModelRef};
-use crate::run::may_pay_for;
+use crate::run::{may_pay_for, note_plan};
 use crate::select::runs_on_a_plan;
 use crate::setup::ProviderSetup;
 
@@ -172,7 +172,6 @@ struct Candidate {
     label: String,
     profile: Option<String>,
     payer: Payer,
-    plan_first: bool,
 }
 
 enum Event {
@@ -211,13 +210,6 @@ impl Asked {
             plan: None,
             code: "no-credential".into(),
             begun: false,
-        }
-    }
-
-    /// Remembers the first provider whose plan would have paid, also where nothing of it is tried.
-    fn note_plan(&mut self, setup: &ProviderSetup, would_pay: bool) {
-        if would_pay && self.plan.is_none() {
-            self.plan = Some(setup.id.clone());
         }
     }
 
@@ -304,7 +296,7 @@ impl<'a> World<'a> {
             asked.code = "plugin-missing".into();
             return false;
         };
-        asked.note_plan(setup, runs_on_a_plan(self.engine.registry, setup));
+        note_plan(&mut asked.plan, &setup.id, runs_on_a_plan(self.engine.registry, setup));
         if more && self.busy.get(model).is_some_and(|until| now < *until) {
             asked.code = "overloaded".into();
             return false;
@@ -316,7 +308,7 @@ impl<'a> World<'a> {
         let resting = choice.skipped.iter().filter(|skipped| skipped.until.is_some());
         let plan_first = choice.candidates.first().is_some_and(|first| plan(&first.id))
             || resting.into_iter().any(|skipped| plan(&skipped.id));
-        asked.note_plan(setup, plan_first);
+        note_plan(&mut asked.plan, &setup.id, plan_first);
         if choice.candidates.is_empty() && choice.all_cooling() {
             asked.code = "all-cooling".into();
             return false;
@@ -328,13 +320,12 @@ impl<'a> World<'a> {
                 label: format!("profile:{}", candidate.id),
                 profile: Some(candidate.id.clone()),
                 payer: candidate.payer,
-                plan_first,
             })
             .collect();
         if queue.is_empty() && asked.pinned.is_none() {
             queue.extend(self.engine.other_sources(&setup.id).0.into_iter().map(|source| {
                 let (label, payer) = (source.label, source.payer);
-                Candidate { label, profile: None, payer, plan_first }
+                Candidate { label, profile: None, payer }
             }));
         }
         if queue.is_empty() {
@@ -364,8 +355,7 @@ impl<'a> World<'a> {
         let mut queue = asked.queue.take().unwrap_or_default();
         while let Some(with) = queue.front().cloned() {
             let provider = self.setup(model).map_or(&*model.provider, |setup| &*setup.id);
-            if !may_pay_for(&mut asked.plan, provider, with.payer, with.plan_first, self.allow_paid)
-            {
+            if !may_pay_for(&mut asked.plan, provider, with.payer, self.allow_paid) {
                 asked.code = "paid-fallback".into();
                 queue.pop_front();
                 continue;

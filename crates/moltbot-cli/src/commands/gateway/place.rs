@@ -59,7 +59,7 @@ pub(super) fn check_mode(cx: &mut Context, allowed: bool) -> Result<(), Failure>
     let loaded = cx.loaded()?;
     if loaded.files.is_empty() {
         return Err(refused(
-            "Missing config. Run `moltbot setup` or set gateway.mode=local (or pass \
+            "Missing config. Run `moltbot onboard` or set gateway.mode=local (or pass \
              --allow-unconfigured).",
         )
         .hint("moltbot config set gateway.mode local"));
