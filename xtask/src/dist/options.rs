@@ -7,6 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use semver::VersionReq;
 use serde::Deserialize;
 
+use super::stage::PACKAGE;
+
 /// What to build.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Options {
@@ -76,7 +78,7 @@ pub(crate) fn command() -> Command {
                 .help("A plugin package of the registry, or in a directory; repeatable")
                 .action(ArgAction::Append),
         )
-        .arg(text("name", "NAME", "The binary's name"))
+        .arg(text("name", "NAME", "The binary's name; without it, moltbot"))
         .arg(text("target", "TRIPLE", "Build for another platform"))
         .arg(text("lock", "FILE", "Start from this lock file instead of the workspace's"))
         .arg(flag("cdylib", "Make a loadable bundle of the plugins instead of a program"))
@@ -159,9 +161,8 @@ impl Options {
         host.sort();
         host.dedup();
         let flag = |name: &str, word: bool| args.get_flag(name) || word;
-        let name = given("name").or(words.name);
         let options = Self {
-            name: name.context("the binary has no name: pass --name NAME")?,
+            name: given("name").or(words.name).unwrap_or_else(|| PACKAGE.into()),
             plugins: chosen(plugins, known)?,
             with,
             target: given("target").or(words.target),
@@ -285,6 +286,7 @@ mod tests {
         assert_eq!(flags.host, ["carriers", "http2"]);
         assert!(read(&["--host", "kitchen"], dir.path()).is_err());
         assert_eq!(read(&["--name", "g"], dir.path()).unwrap().name, "g");
+        assert_eq!(read(&["--plugins", "a"], Path::new("/")).unwrap().name, "moltbot");
 
         std::fs::write(dir.path().join("dist.toml"), "plugin = [\"a\"]").unwrap();
         let error = format!("{:#}", read(&[], dir.path()).unwrap_err());
@@ -294,8 +296,7 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_said() {
         for (args, text) in [
-            (&["--plugins", "a"][..], "the binary has no name: pass --name NAME"),
-            (&["--name", "x"], "no plugin is chosen: pass --plugins A,B or --plugins all"),
+            (&["--name", "x"][..], "no plugin is chosen: pass --plugins A,B or --plugins all"),
             (
                 &["--plugins", "z", "--name", "x"],
                 "there is no plugin \"z\" in this workspace; there are: a, b-c.",

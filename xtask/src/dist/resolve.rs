@@ -195,18 +195,18 @@ pub(crate) mod tests {
         let mut packages = vec![
             entry("moltbot", "1.0.0", "lib", Value::Null),
             entry("moltbot-plugin-one", "1.2.3", "lib", plugin),
-            entry("macros", "0.1.0", "proc-macro", Value::Null),
+            entry("macros", "0.1.0+spec-1", "proc-macro", Value::Null),
         ];
         packages.extend(cores.iter().map(|version| entry(CORE, version, "lib", Value::Null)));
         let core = format!("{CORE}#{}", cores.first().unwrap_or(&"0"));
-        let mut of_plugin = vec![dependency("macros#0.1.0", Value::Null)];
+        let mut of_plugin = vec![dependency("macros#0.1.0+spec-1", Value::Null)];
         if uses_core {
             of_plugin.push(dependency(&core, Value::Null));
         }
         let mut nodes = vec![
             node("moltbot#1.0.0", vec![dependency("moltbot-plugin-one#1.2.3", Value::Null)]),
             node("moltbot-plugin-one#1.2.3", of_plugin),
-            node("macros#0.1.0", Vec::new()),
+            node("macros#0.1.0+spec-1", Vec::new()),
         ];
         nodes.extend(cores.iter().map(|version| node(&format!("{CORE}#{version}"), Vec::new())));
         let text = json!({

@@ -71,7 +71,9 @@ fn component(package: &Package, ships: bool, sums: &BTreeMap<(String, String), S
 }
 
 fn reference(package: &Package) -> String {
-    format!("pkg:cargo/{}@{}", package.name, package.version)
+    // In such an address a plus sign, as in 1.0.0+spec-1.1.0, is written by its number.
+    let version = package.version.to_string().replace('+', "%2B");
+    format!("pkg:cargo/{}@{version}", package.name)
 }
 
 fn dependencies(metadata: &Metadata, listed: &[&Package]) -> Vec<Value> {
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn every_part_is_listed_with_what_is_known_of_it() {
         let metadata = metadata(&["1.0.0"], Value::Null, true);
-        let lock = "[[package]]\nname = \"macros\"\nversion = \"0.1.0\"\nsource = \"registry+x\"\nchecksum = \"abc\"\n";
+        let lock = "[[package]]\nname = \"macros\"\nversion = \"0.1.0+spec-1\"\nsource = \"registry+x\"\nchecksum = \"abc\"\n";
         let bill = bill("mybot", &metadata, lock, "f00d", 1_790_000_000).unwrap();
         assert_eq!(bill["metadata"]["component"]["name"], "mybot");
         assert_eq!(bill["metadata"]["component"]["hashes"][0]["content"], "f00d");
@@ -128,6 +130,8 @@ mod tests {
         assert_eq!(names, ["macros", "moltbot-core", "moltbot-plugin-one"]);
         assert_eq!(components[0]["scope"], "excluded");
         assert_eq!(components[0]["hashes"][0]["content"], "abc");
+        assert_eq!(components[0]["version"], "0.1.0+spec-1");
+        assert_eq!(components[0]["purl"], "pkg:cargo/macros@0.1.0%2Bspec-1");
         assert_eq!(components[1]["scope"], "required");
         assert_eq!(components[1]["licenses"][0]["expression"], "MIT OR Apache-2.0");
         let plugin = bill["dependencies"]

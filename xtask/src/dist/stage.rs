@@ -147,7 +147,8 @@ impl Plan {
         let crates: Vec<String> = self.plugins.iter().map(Chosen::crate_name).collect();
         if !options.cdylib {
             let about = format!("`{}`: the command line with the plugins below.", options.name);
-            return main_rs(WRITER, &about, &crates);
+            let program = main_rs(WRITER, &about, &crates);
+            return if options.unwinds() { program } else { program + NO_BACKTRACE };
         }
         let named: String = crates.iter().map(|name| format!("    &{name}::PLUGIN,\n")).collect();
         format!(
@@ -279,6 +280,20 @@ const LEAVE_OUT_TABLES: &str = "\
 SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table .gcc_except_table.*) } }
 INSERT AFTER .text;
 ";
+
+/// Answers the standard library, in place of the system's library, that there is no frame to look
+/// at: it would find none without the tables. So the reader of debug information that comes with it
+/// has no caller, and the linker leaves it out.
+const NO_BACKTRACE: &str = r#"
+/// Walks no frame: nothing here unwinds.
+#[cfg(target_os = "linux")]
+#[allow(non_snake_case)]
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Backtrace(_visit: *const (), _argument: *const ()) -> std::ffi::c_int {
+    const END_OF_STACK: std::ffi::c_int = 5;
+    END_OF_STACK
+}
+"#;
 
 /// What a plugin's author builds against.
 const SHARED: [&str; 2] = ["moltbot-abi", "moltbot-core"];
@@ -436,6 +451,7 @@ mod tests {
             source.contains("&moltbot_plugin_one::PLUGIN,\n        &moltbot_plugin_two_b::PLUGIN,")
         );
         assert!(source.starts_with("// Written by `cargo xtask dist`; do not edit.\n"));
+        assert!(source.contains("_Unwind_Backtrace"));
         let features = Features::from([("one".to_string(), BTreeSet::from(["f".to_string()]))]);
         let manifest: Table = plan.manifest(&options, &features).unwrap().parse().unwrap();
         let expected: Table = r#"
@@ -450,6 +466,7 @@ mod tests {
         assert_eq!(manifest["profile"]["dist"]["opt-level"].as_str(), Some("z"));
         assert_eq!(manifest["profile"]["dist"]["panic"].as_str(), Some("abort"));
         let unwinding = Options { unwind: true, ..options };
+        assert!(!plan.source(&unwinding).contains("_Unwind_Backtrace"));
         let manifest: Table = plan.manifest(&unwinding, &features).unwrap().parse().unwrap();
         assert!(manifest["profile"]["dist"].get("panic").is_none());
         assert!(!manifest.contains_key("patch"));
