@@ -487,8 +487,7 @@ fn resolve(env: &[(String, String)], home: &Path, cwd: &Path, globals: &Globals)
 
 /// Writes a time as ISO 8601 in UTC.
 pub(crate) fn iso(at: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(at.millis())
-        .map_or_else(|_| at.millis().to_string(), |at| at.to_string())
+    at.to_rfc3339()
 }
 
 /// Returns the words of the command: `models auth paste-token`.
