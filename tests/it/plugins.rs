@@ -6,6 +6,7 @@ mod fixtures;
 mod hostile_library;
 mod hostile_process;
 mod identity;
+mod later;
 
 use moltbot_abi::host;
 use moltbot_core::{AuthError, ProviderInfo};

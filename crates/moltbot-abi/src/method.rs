@@ -1,7 +1,7 @@
 //! Auth methods as the host calls them, wherever they run.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 
 use moltbot_core::{
@@ -54,9 +54,14 @@ impl CarriedMethod {
         Self { id, carrier, offers: Mutex::default(), settings, together }
     }
 
+    /// Names the method.
+    #[cfg(feature = "host")]
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     async fn offers(&self, provider: &ProviderInfo) -> Result<Vec<Offer>, AuthError> {
-        let kept = || self.offers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, offers)) = kept().iter().find(|(known, _)| known == provider) {
+        if let Some((_, offers)) = self.known().iter().find(|(known, _)| known == provider) {
             return Ok(offers.clone());
         }
         let call = HostCall::Offers { method: &self.id, provider };
@@ -69,7 +74,8 @@ impl CarriedMethod {
     /// Asks at once for what it offers to each of these providers, and keeps it. What fails is asked
     /// again one by one, and fails then where it is.
     async fn foresee(&self, providers: &[&ProviderInfo]) {
-        if !self.together {
+        let providers = &self.unknown(providers)[..];
+        if !self.together || providers.is_empty() {
             return;
         }
         let call = HostCall::OffersOf { method: &self.id, providers };
@@ -82,8 +88,27 @@ impl CarriedMethod {
         }
     }
 
-    fn keep(&self, more: impl IntoIterator<Item = (ProviderInfo, Vec<Offer>)>) {
-        let mut kept = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns its settings if they are known.
+    #[cfg(feature = "host")]
+    pub(crate) fn known_settings(&self) -> Option<&Option<SettingsSpec>> {
+        self.settings.get()
+    }
+
+    /// Lends the answers that are known.
+    pub(crate) fn known(&self) -> MutexGuard<'_, Vec<(ProviderInfo, Vec<Offer>)>> {
+        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Picks the providers about which it was not asked yet.
+    pub(crate) fn unknown<'p>(&self, providers: &[&'p ProviderInfo]) -> Vec<&'p ProviderInfo> {
+        let known = self.known();
+        let new = |provider: &&&ProviderInfo| known.iter().all(|(one, _)| one != **provider);
+        providers.iter().filter(new).copied().collect()
+    }
+
+    /// Keeps answers, so that nobody has to ask.
+    pub(crate) fn keep(&self, more: impl IntoIterator<Item = (ProviderInfo, Vec<Offer>)>) {
+        let mut kept = self.known();
         for one in more {
             if kept.len() == KEPT {
                 kept.clear();

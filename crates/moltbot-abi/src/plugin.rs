@@ -48,13 +48,11 @@ impl PluginHandle {
     /// Says hello to a guest and holds its plugins. Errors: the carrier's, or
     /// [`CarrierError::Incompatible`].
     pub async fn connect(carrier: Arc<dyn Carrier>) -> Result<Vec<Self>, CarrierError> {
-        let ours = Hello::ours();
-        let answer = carrier.turn(encode(&HostMessage::Hello { hello: &ours })).await?;
-        let theirs: Hello = decode(&answer)?;
-        if !compatible(VERSION, &theirs.core) {
-            let (theirs, ours) = (theirs.core, ours.core);
-            return Err(CarrierError::Incompatible { theirs, ours });
-        }
+        Ok(Self::described(greet(&carrier).await?, carrier))
+    }
+
+    /// Holds the plugins that a guest described, now or earlier.
+    pub(crate) fn described(theirs: Hello, carrier: Arc<dyn Carrier>) -> Vec<Self> {
         let (core, features) = (theirs.core, theirs.features);
         let hold = |plugin: Described| {
             let mut infos = said(plugin.infos, plugin.providers.len());
@@ -81,8 +79,20 @@ impl PluginHandle {
                 codes: plugin.codes,
             }
         };
-        Ok(theirs.plugins.into_iter().map(hold).collect())
+        theirs.plugins.into_iter().map(hold).collect()
     }
+}
+
+/// Says hello to a guest and judges its version.
+pub(crate) async fn greet(carrier: &Arc<dyn Carrier>) -> Result<Hello, CarrierError> {
+    let ours = Hello::ours();
+    let answer = carrier.turn(encode(&HostMessage::Hello { hello: &ours })).await?;
+    let theirs: Hello = decode(&answer)?;
+    if !compatible(VERSION, &theirs.core) {
+        let (theirs, ours) = (theirs.core, ours.core);
+        return Err(CarrierError::Incompatible { theirs, ours });
+    }
+    Ok(theirs)
 }
 
 /// Hands out what a guest said of each of its `count` parts; nothing unless it spoke of them all.

@@ -96,7 +96,8 @@ impl Context {
         let paths = home.as_ref().map(|home| resolve(&env, home, &cwd, &globals));
         let (registry, carried) = match &paths {
             Some(paths) => {
-                let extended = carried::extend(registry, &env, paths);
+                let fresh = finds_faults(&globals.instance.rest);
+                let extended = carried::extend(registry, &env, paths, fresh);
                 (extended.registry, extended.rows)
             }
             None => (registry, Vec::new()),
@@ -488,6 +489,16 @@ fn resolve(env: &[(String, String)], home: &Path, cwd: &Path, globals: &Globals)
 /// Writes a time as ISO 8601 in UTC.
 pub(crate) fn iso(at: Timestamp) -> String {
     at.to_rfc3339()
+}
+
+/// Tells whether the command looks for faults, so that plugins have to show what they are now.
+fn finds_faults(words: &[String]) -> bool {
+    let mut words = words.iter().map(String::as_str);
+    match words.next() {
+        Some("doctor") => true,
+        Some("plugins") => words.next() == Some("doctor"),
+        _ => false,
+    }
 }
 
 /// Returns the words of the command: `models auth paste-token`.

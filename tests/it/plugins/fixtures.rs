@@ -68,6 +68,13 @@ pub(super) fn trusted(sandbox: &Sandbox, artifact: &Path, name: &str) -> String 
     copy(artifact, &dir.join(name)).display().to_string()
 }
 
+/// Lists a file in the config by hand, so that nothing of it has run yet.
+pub(super) fn list(sandbox: &Sandbox, path: &str, form: Form) {
+    let sum = host::read(path.as_ref(), None).unwrap().sha256;
+    let entry = serde_json::json!({ "path": path, "sha256": sum, "kind": form.word() });
+    sandbox.write_config(&serde_json::json!({ "plugins": { "trusted": [entry] } }).to_string());
+}
+
 /// Copies a file, 0755.
 pub(super) fn copy(from: &Path, to: &Path) -> PathBuf {
     std::fs::copy(from, to).unwrap();
@@ -80,6 +87,13 @@ pub(super) fn copies(sandbox: &Sandbox) -> Vec<String> {
     let entries = std::fs::read_dir(sandbox.state("plugins")).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with(".copy-")).collect()
+}
+
+/// Lists the files in which a directory keeps what plugins said about themselves.
+pub(super) fn descriptions(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.to_string_lossy().ends_with(".described.json")).collect()
 }
 
 /// Trusts a file as it is.

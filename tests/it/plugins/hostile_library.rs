@@ -6,7 +6,7 @@ use std::path::Path;
 use moltbot_abi::Descriptor;
 use moltbot_abi::host::{self, LoadError};
 
-use super::fixtures::{Form, copies, copy, hostile, pinned, place, trusted};
+use super::fixtures::{Form, copies, copy, hostile, list, pinned, place, trusted};
 use crate::support::Sandbox;
 
 /// Opens a changed copy of the library in this process.
@@ -59,11 +59,11 @@ fn what_can_be_known_before_is_refused_before() {
     assert!(not_one(open_changed(Vec::clear)));
 }
 
-/// Trusts the library while it behaves.
+/// Lists the library, of which nothing is known yet, so that every start asks it.
 fn listed() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     let plugin = trusted(&sandbox, hostile(Form::Library), "libhostile.so");
-    sandbox.run(&["plugins", "trust", &plugin, "--yes"]).exits(0);
+    list(&sandbox, &plugin, Form::Library);
     (sandbox, plugin)
 }
 

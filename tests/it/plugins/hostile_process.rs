@@ -8,7 +8,7 @@ use std::time::Duration;
 use moltbot_abi::host::{self, Carried, LoadError};
 use moltbot_core::ProviderInfo;
 
-use super::fixtures::{Form, copies, copy, hostile, pinned, place, trusted};
+use super::fixtures::{Form, copies, copy, hostile, list, pinned, place, trusted};
 use crate::support::{Sandbox, until};
 
 /// What a deed leads to: refused when opened, a complaint when asked, or nothing.
@@ -163,9 +163,7 @@ fn it_opens_no_socket() {
 fn what_a_killed_host_left_is_swept() {
     let sandbox = Sandbox::new();
     let plugin = trusted(&sandbox, hostile(Form::Process), "never-reads");
-    let sum = host::read(plugin.as_ref(), None).unwrap().sha256;
-    let listed = serde_json::json!([{ "path": plugin, "sha256": sum, "kind": "process" }]);
-    sandbox.write_config(&serde_json::json!({ "plugins": { "trusted": listed } }).to_string());
+    list(&sandbox, &plugin, Form::Process);
     // Where this takes longer than the host waits for the program, the copy is gone: once more.
     let left = (0..100).any(|_| {
         let mut host = sandbox.command(&["plugins", "list"]);

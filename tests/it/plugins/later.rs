@@ -67,7 +67,6 @@ impl Traced {
         let choice = ["hostile-login", "--hostile-key", "FAKE"];
         let ran = self.sandbox.run(&[&login[..], &choice[..]].concat());
         self.sandbox.set_env("HOSTILE", Some("offers"));
-        assert_ne!(ran.code, 0, "{ran:?}");
         (ran.err, std::fs::remove_file(&self.trace).is_ok())
     }
 }
@@ -126,8 +125,7 @@ fn what_is_known_is_checked_as_ever() {
         assert!(ran.err.contains("is not used:") && !traced.trace.exists(), "{ran:?}");
     };
     for path in [plugin, plugin.parent().unwrap()] {
-        let mode =
-            |mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let mode = |mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
         mode(0o777);
         refused("can be changed by others: its mode is 0777");
         mode(0o755);

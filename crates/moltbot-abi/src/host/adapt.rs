@@ -3,6 +3,7 @@
 //! profiles are grown from it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -14,8 +15,9 @@ use moltbot_core::{
 };
 use serde_json::Value;
 
+use super::kept::Origin;
 use super::{LoadError, wait};
-use crate::{DecoderHandle, MethodHandle, PluginHandle, ProviderHandle};
+use crate::{CarriedMethod, DecoderHandle, MethodHandle, PluginHandle, ProviderHandle};
 
 /// The longest name that a plugin may give to anything, in bytes.
 const MAX_NAME: usize = 64;
@@ -23,8 +25,11 @@ const MAX_NAME: usize = 64;
 /// A carried plugin, ready for a registry.
 pub struct Carried {
     plugin: &'static Plugin,
-    methods: Vec<MethodHandle>,
+    methods: Vec<Arc<CarriedMethod>>,
     complaints: Complaints,
+    origin: Arc<Origin>,
+    /// How many answers came from what is kept.
+    recalled: AtomicUsize,
 }
 
 /// What a plugin did wrong while it was asked what nobody may fail at.
@@ -34,11 +39,15 @@ struct Complaints(Arc<Mutex<Vec<String>>>);
 impl Carried {
     /// Looks at a plugin and adapts it. Its description lives as long as the process; so does its
     /// carrier.
-    pub(crate) fn new(handle: PluginHandle) -> Result<Self, LoadError> {
+    pub(crate) fn new(handle: PluginHandle, origin: Arc<Origin>) -> Result<Self, LoadError> {
         let unusable = |reason: String| LoadError::Unusable { reason };
         name("plugin id", &handle.id).map_err(unusable)?;
         let complaints = Complaints::default();
-        let methods = handle.methods.clone();
+        let carried = |method: &MethodHandle| match method {
+            MethodHandle::Carried(carried) => Some(carried.clone()),
+            MethodHandle::Linked(_) => None,
+        };
+        let methods = handle.methods.iter().filter_map(carried).collect();
         let mut auth: Vec<&'static dyn AuthMethod> = Vec::new();
         for method in handle.methods {
             name("auth method", method.id()).map_err(unusable)?;
@@ -63,15 +72,55 @@ impl Carried {
             providers: providers.leak(),
             codes: handle.codes.leak(),
         };
-        Ok(Self { plugin: Box::leak(Box::new(plugin)), methods, complaints })
+        let plugin = Box::leak(Box::new(plugin));
+        Ok(Self { plugin, methods, complaints, origin, recalled: AtomicUsize::new(0) })
     }
 
-    /// Prepares for being asked what it offers for these providers, which otherwise costs one call
-    /// for each of them.
+    /// Prepares for being asked what it offers for these providers: from what is kept, else by one
+    /// call, which otherwise are one for each of them.
     pub fn foresee(&self, providers: &[&ProviderInfo]) {
         for method in &self.methods {
-            wait(method.foresee(providers));
+            if self.origin.kept.is_some() {
+                for provider in method.unknown(providers) {
+                    if let Some(offers) = self.origin.offers(method.id(), provider) {
+                        method.keep([(provider.clone(), offers)]);
+                        self.recalled.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            wait(MethodHandle::Carried(method.clone()).foresee(providers));
         }
+    }
+
+    /// Returns where it came from.
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// Tells whether more is known than was kept.
+    pub(crate) fn has_news(&self) -> bool {
+        let known: usize = self.methods.iter().map(|method| method.known().len()).sum();
+        let described = self.origin.hello.plugins.iter().find(|it| it.id == self.plugin.id);
+        let untold = described.is_some_and(|it| it.settings.len() != it.methods.len());
+        known != self.recalled.load(Ordering::Relaxed) || untold && self.known_settings().is_some()
+    }
+
+    /// Returns the settings of each method, if all are known.
+    pub(crate) fn known_settings(&self) -> Option<Vec<Option<SettingsSpec>>> {
+        self.methods.iter().map(|method| method.known_settings().cloned()).collect()
+    }
+
+    /// Lists all that its methods are known to offer, and to whom.
+    pub(crate) fn known_offers(&self) -> Vec<(String, ProviderInfo, Vec<Offer>)> {
+        let mut all = Vec::new();
+        for method in &self.methods {
+            let known = method.known();
+            let one = |(provider, offers): &(ProviderInfo, Vec<Offer>)| {
+                (method.id().to_string(), provider.clone(), offers.clone())
+            };
+            all.extend(known.iter().map(one));
+        }
+        all
     }
 
     /// Returns the plugin.

@@ -17,7 +17,7 @@ use super::{LoadError, private_dir};
 use crate::dl::Sealed;
 
 /// The most that a plugin's file may hold, in bytes.
-const MAX_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_BYTES: u64 = 256 << 20;
 
 /// How the directories of copies begin.
 const PREFIX: &str = ".copy-";
@@ -47,7 +47,7 @@ impl Bytes {
             }
         };
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(io::Error::other("it holds more than 256 MiB"));
+            return Err(too_long());
         }
         Ok(bytes)
     }
@@ -90,6 +90,11 @@ impl Deref for Bytes {
             Self::Plain(bytes) => bytes,
         }
     }
+}
+
+/// Says that a file holds more than [`MAX_BYTES`].
+pub(crate) fn too_long() -> io::Error {
+    io::Error::other("it holds more than 256 MiB")
 }
 
 /// Copies a file into memory that is then sealed.

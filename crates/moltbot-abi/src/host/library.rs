@@ -1,7 +1,8 @@
 //! The carrier for libraries: loaded into this process, called on a thread of its own.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -15,20 +16,38 @@ use crate::{Carrier, CarrierError, Packet, compatible};
 /// be read and a call that does not end fail that call only.
 pub struct Library {
     worker: Worker,
+    unwinds: bool,
 }
+
+/// Held while a library is loaded: of several that are called for the first time at once only the one
+/// that hangs may be marked as running.
+static LOADING: Mutex<()> = Mutex::new(());
 
 impl Library {
     /// Refuses what cannot be loaded at all: what does not look like a plugin, and what took the
     /// host down before. Runs nothing of it.
     pub(super) fn admit(file: &Checked, place: &Place) -> Result<(), LoadError> {
-        if cfg!(target_feature = "crt-static") {
-            return Err(LoadError::Static {});
-        }
+        Self::possible()?;
         image::check(&file.bytes)?;
-        match marker::survived(&place.dir, &file.sha256) {
+        Self::harmless(&file.sha256, place)
+    }
+
+    /// Refuses where no library can be loaded.
+    pub(super) fn possible() -> Result<(), LoadError> {
+        if cfg!(target_feature = "crt-static") { Err(LoadError::Static {}) } else { Ok(()) }
+    }
+
+    /// Refuses what took the host down before.
+    pub(super) fn harmless(sha256: &str, place: &Place) -> Result<(), LoadError> {
+        match marker::survived(&place.dir, sha256) {
             Some(_) => Err(LoadError::Crashed {}),
             None => Ok(()),
         }
+    }
+
+    /// Tells whether a panic in it can be caught.
+    pub(super) fn unwinds(&self) -> bool {
+        self.unwinds
     }
 
     /// Loads the private copy of a checked file.
@@ -37,18 +56,22 @@ impl Library {
         allow_abort: bool,
         place: &Place,
     ) -> Result<Arc<Self>, LoadError> {
-        let Prepared { path, sha256, copy } = file;
+        let Prepared { path, sha256, copy, .. } = file;
+        let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         let marker = Marker::new(&place.dir, &sha256).map_err(|error| {
             let path = place.dir.display().to_string();
             LoadError::Unreadable { path, reason: error.to_string() }
         })?;
         let dir = place.dir.clone();
+        let unwinds = Arc::new(AtomicBool::new(false));
+        let known = unwinds.clone();
         let prepare = move || {
             let running = marker.run();
             let image = image_of(copy, &dir, &path)?;
             if !image.unwinds() && !allow_abort {
                 return Err(LoadError::Abort {});
             }
+            known.store(image.unwinds(), Ordering::Relaxed);
             let ours = moltbot_core::VERSION;
             if !compatible(ours, image.core()) {
                 let (theirs, ours) = (image.core().to_string(), ours.to_string());
@@ -62,11 +85,17 @@ impl Library {
         };
         let patience = place.patience;
         let worker = Worker::start("plugin", patience, prepare).map_err(|error| match error {
-            LoadError::Carrier(CarrierError::Gone { .. }) => LoadError::Hung { patience },
+            LoadError::Carrier(CarrierError::Gone { .. }) => {
+                let hung = LoadError::Hung { patience };
+                (place.hung)(&hung);
+                hung
+            }
             other => other,
         })?;
         let worker = worker.watched("plugin-watch")?.blocking(place.blocking);
-        Ok(Arc::new(Self { worker }))
+        // The worker is ready, so that this is known.
+        let unwinds = unwinds.load(Ordering::Relaxed);
+        Ok(Arc::new(Self { worker, unwinds }))
     }
 }
 

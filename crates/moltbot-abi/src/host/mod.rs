@@ -4,13 +4,21 @@
 //! The order is fixed: [`read`] checks owner and mode of a file, makes a private copy and checks its
 //! sum; [`open`] loads or spawns that copy, asks what is in it and returns it as plugins that a
 //! [`Registry`](moltbot_core::Registry) takes. [`open_all`] does both for several files.
+//!
+//! What a plugin says about itself depends on nothing but its file, so that [`open_all`] asks once
+//! and [`keep`] keeps it. At later starts each file is checked and summed as ever, and is copied,
+//! loaded or spawned when something of it is called. A file that changes in between fails that call;
+//! one that was replaced does not, because it stays open.
 
 mod adapt;
 mod copy;
 mod image;
+mod kept;
+mod later;
 mod library;
 mod marker;
 mod process;
+mod ready;
 mod sandbox;
 mod trust;
 mod wait;
@@ -20,21 +28,22 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
 
 pub use adapt::Carried;
+pub use kept::{forget_others, keep};
 pub use library::Library;
 pub use marker::Crash;
 pub use process::Process;
 pub use trust::{Checked, read};
 pub use wait::wait;
 
-use copy::{Bytes, Copy};
+use ready::{Prepared, PrivateCopy, Ready};
 
-use crate::{Carrier, CarrierError, PluginHandle};
+use crate::CarrierError;
 
 /// How many files are prepared at once, beside the one that is opened.
 const SIDE_BY_SIDE: usize = 3;
@@ -75,6 +84,11 @@ pub struct Place {
     pub blocking: bool,
     /// A process that ends is started again at most three times within this time.
     pub window: Duration,
+    /// Whether every plugin is loaded or spawned and asked what it is, whatever is kept of it.
+    pub fresh: bool,
+    /// What to do when a library hangs in the loader ([`LoadError::Hung`]): nothing, or, in a program
+    /// that cannot go on like that, end it.
+    pub hung: fn(&LoadError),
 }
 
 impl Place {
@@ -89,6 +103,8 @@ impl Place {
             patience: Duration::from_secs(5),
             blocking: false,
             window: Duration::from_secs(60),
+            fresh: false,
+            hung: |_| {},
         }
     }
 }
@@ -213,6 +229,9 @@ pub fn open(
 /// Reading, checking and copying is most of the work, and done ahead of opening, side by side.
 /// Opened they are one after the other: of a library that takes the host down, or hangs in the
 /// loader, only its own mark may say that it was running.
+///
+/// A file of which a description is [kept](keep) is checked in the same way, and opened when
+/// something of it is called.
 pub fn open_all<T>(
     pins: &[Pin],
     place: &Place,
@@ -222,12 +241,13 @@ pub fn open_all<T>(
         return Vec::new();
     }
     copy::sweep(&place.dir);
+    forget_others(pins, place);
     let next = AtomicUsize::new(0);
     let (prepared, ready) = (Mutex::new(BTreeMap::new()), Condvar::new());
     let work = || {
         while let Some((n, pin)) = pins.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
         {
-            let prepare = || Prepared::of(&read(&pin.path, Some(&pin.sha256))?, pin.kind, place);
+            let prepare = || Ready::of(pin, place);
             // Whoever waits for this file must get something.
             let file = catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| {
                 let reason = "looking at it failed".to_string();
@@ -254,56 +274,10 @@ pub fn open_all<T>(
                 }
             };
             drop(prepared);
-            each(pin, file.and_then(|file: Prepared| file.open(pin, place)))
+            each(pin, file.and_then(|file: Ready| file.open(pin, place)))
         };
         pins.iter().enumerate().map(open).collect()
     })
-}
-
-/// A checked file with the private copy that will be loaded or spawned; nothing of it has run.
-struct Prepared {
-    path: PathBuf,
-    sha256: String,
-    copy: PrivateCopy,
-}
-
-/// Where the bytes that were summed will run from.
-enum PrivateCopy {
-    /// Sealed memory.
-    Memory(Arc<Bytes>),
-    /// A file of their own.
-    Disk(Copy),
-}
-
-impl Prepared {
-    fn of(file: &Checked, kind: Kind, place: &Place) -> Result<Self, LoadError> {
-        match kind {
-            Kind::Library => Library::admit(file, place)?,
-            Kind::Process => file.runnable()?,
-        }
-        let copy = match kind {
-            Kind::Library if file.bytes.in_memory().is_some() => {
-                PrivateCopy::Memory(file.bytes.clone())
-            }
-            // A script's interpreter opens it by its name, and a program may look at its own.
-            _ => PrivateCopy::Disk(file.bytes.on_disk(&place.dir, &file.path)?),
-        };
-        Ok(Self { path: file.path.clone(), sha256: file.sha256.clone(), copy })
-    }
-
-    /// Loads or spawns it, as `pin` says, and asks what is in it.
-    fn open(self, pin: &Pin, place: &Place) -> Result<Vec<Carried>, LoadError> {
-        let carrier: Arc<dyn Carrier> = match pin.kind {
-            Kind::Library => Library::load(self, pin.allow_abort, place)?,
-            Kind::Process => Process::spawn(self, place)?,
-        };
-        let handles = wait(PluginHandle::connect(carrier))?;
-        if handles.is_empty() {
-            let reason = "it holds no plugin; the crate needs `moltbot_core::plugin!`".to_string();
-            return Err(LoadError::Unusable { reason });
-        }
-        handles.into_iter().map(Carried::new).collect()
-    }
 }
 
 /// Tells how a file wants to be run: a library that exports a plugin is loaded, anything else is a

@@ -52,7 +52,7 @@ struct Session(Worker, Mutex<Option<Copy>>);
 impl Process {
     /// Starts the program once.
     pub(super) fn spawn(file: Prepared, place: &Place) -> Result<Arc<Self>, LoadError> {
-        let Prepared { path, sha256, copy } = file;
+        let Prepared { path, sha256, copy, .. } = file;
         let copy = match copy {
             PrivateCopy::Disk(copy) => copy,
             PrivateCopy::Memory(bytes) => bytes.on_disk(&place.dir, &path)?,
@@ -60,6 +60,11 @@ impl Process {
         let first = start(copy, place)?;
         let state = State { current: Some(Arc::new(first)), starts: vec![Instant::now()] };
         Ok(Arc::new(Self { path, sha256, place: place.clone(), state: Mutex::new(state) }))
+    }
+
+    /// Waits with the first start until there is a task.
+    pub(super) fn idle(path: PathBuf, sha256: String, place: &Place) -> Arc<Self> {
+        Arc::new(Self { path, sha256, place: place.clone(), state: Mutex::default() })
     }
 
     fn current(&self) -> Result<Arc<Session>, CarrierError> {

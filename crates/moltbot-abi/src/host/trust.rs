@@ -1,7 +1,8 @@
 //! Checks a file before anything of it runs: who could have changed it, and whether it is the one
 //! that was trusted.
 
-use std::fs::{Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::LoadError;
-use super::copy::Bytes;
+use super::copy::{Bytes, MAX_BYTES, too_long};
+
+/// How much of a file is summed at once, in bytes: little enough to stay near the processor.
+const PIECE: usize = 128 << 10;
 
 /// A file that was read once; what was summed is what is copied and run.
 pub struct Checked {
@@ -37,18 +41,74 @@ impl Checked {
     }
 }
 
+/// A file that was summed where it lies and is still open. Nothing of it is held, so that whatever
+/// is to run has to be read, and summed, [once more](Self::again).
+pub(crate) struct Summed {
+    /// The file, without symbolic links.
+    pub(crate) path: PathBuf,
+    /// Its sum, in lower-case hexadecimal digits.
+    pub(crate) sha256: String,
+    /// Whether it begins as a script does: what runs then is another program, with this as its text.
+    pub(crate) script: bool,
+    /// Whether its owner may run it.
+    pub(crate) executable: bool,
+    file: File,
+}
+
+impl Summed {
+    /// Reads the same file again, whatever has its name by now, and compares its sum.
+    pub(crate) fn again(mut self) -> Result<Checked, LoadError> {
+        let opened = self.file.rewind().and_then(|()| self.file.metadata());
+        let found = opened.map_err(|error| unreadable(&self.path, error))?;
+        hold(Guarded { path: self.path, file: self.file, found }, Some(&self.sha256))
+    }
+}
+
 /// Reads a file that only its owner and root can change, and compares its sum.
 ///
 /// Neither the file nor a directory above it may be writable by group or others, unless the
 /// directory is sticky, and all of them must belong to root or to this process's user.
 pub fn read(path: &Path, expected: Option<&str>) -> Result<Checked, LoadError> {
-    let unreadable = |path: &Path, error: std::io::Error| LoadError::Unreadable {
-        path: path.display().to_string(),
-        reason: error.to_string(),
+    hold(guarded(path)?, expected)
+}
+
+/// Makes the same checks as [`read`], without holding what was read.
+pub(crate) fn sum(path: &Path, expected: &str) -> Result<Summed, LoadError> {
+    let Guarded { path, mut file, found } = guarded(path)?;
+    let (mut sum, mut total, mut script) = (Sha256::new(), 0, false);
+    let mut piece = vec![0; PIECE];
+    let mut read = || -> io::Result<()> {
+        loop {
+            let count = match file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            script |= total == 0 && piece[..count].starts_with(b"#!");
+            total += count as u64;
+            if total > MAX_BYTES {
+                return Err(too_long());
+            }
+            sum.update(&piece[..count]);
+        }
     };
+    read().map_err(|error| unreadable(&path, error))?;
+    let sha256 = compared(hex(&sum.finalize()), Some(expected))?;
+    Ok(Summed { path, sha256, script, executable: executable(&found), file })
+}
+
+/// A file that only its owner and root can change, opened.
+struct Guarded {
+    path: PathBuf,
+    file: File,
+    found: Metadata,
+}
+
+fn guarded(path: &Path) -> Result<Guarded, LoadError> {
     if !path.is_absolute() {
         // It would be another file for everybody who stands elsewhere.
-        return Err(unreadable(path, std::io::Error::other("the path is not absolute")));
+        return Err(unreadable(path, io::Error::other("the path is not absolute")));
     }
     let path = std::fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
     for dir in path.ancestors().skip(1) {
@@ -65,19 +125,35 @@ pub fn read(path: &Path, expected: Option<&str>) -> Result<Checked, LoadError> {
         .map_err(|error| unreadable(&path, error))?;
     let found = file.metadata().map_err(|error| unreadable(&path, error))?;
     if !found.is_file() {
-        return Err(unreadable(&path, std::io::Error::other("it is no file")));
+        return Err(unreadable(&path, io::Error::other("it is no file")));
     }
     check_owner(&path, &found)?;
+    Ok(Guarded { path, file, found })
+}
+
+/// Reads what will run, and compares its sum.
+fn hold(file: Guarded, expected: Option<&str>) -> Result<Checked, LoadError> {
+    let Guarded { path, file, found } = file;
     let bytes = Bytes::of(file, found.len()).map_err(|error| unreadable(&path, error))?;
-    let sha256 = hex(&Sha256::digest(&*bytes));
-    let bytes = Arc::new(bytes);
+    let sha256 = compared(hex(&Sha256::digest(&*bytes)), expected)?;
+    Ok(Checked { path, sha256, bytes: Arc::new(bytes), executable: executable(&found) })
+}
+
+fn compared(found: String, expected: Option<&str>) -> Result<String, LoadError> {
     match expected {
-        Some(expected) if !expected.eq_ignore_ascii_case(&sha256) => {
-            let expected = expected.to_ascii_lowercase();
-            Err(LoadError::WrongSum { expected, found: sha256 })
+        Some(expected) if !expected.eq_ignore_ascii_case(&found) => {
+            Err(LoadError::WrongSum { expected: expected.to_ascii_lowercase(), found })
         }
-        _ => Ok(Checked { path, sha256, bytes, executable: found.mode() & 0o100 != 0 }),
+        _ => Ok(found),
     }
+}
+
+fn executable(found: &Metadata) -> bool {
+    found.mode() & 0o100 != 0
+}
+
+fn unreadable(path: &Path, error: io::Error) -> LoadError {
+    LoadError::Unreadable { path: path.display().to_string(), reason: error.to_string() }
 }
 
 fn check_owner(path: &Path, found: &Metadata) -> Result<(), LoadError> {
@@ -95,7 +171,8 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Writes bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

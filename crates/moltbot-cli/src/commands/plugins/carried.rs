@@ -1,10 +1,13 @@
-//! Plugins from outside: those that the config trusts, loaded before the command line is read,
+//! Plugins from outside: those that the config trusts, checked before the command line is read,
 //! because flags and choices are grown from them.
 //!
-//! Each ends as a [`Row`]. Nothing that a plugin is or does keeps the program from starting.
+//! Each ends as a [`Row`]. Nothing that a plugin is or does keeps the program from starting. What it
+//! offers is known from an earlier start, or asked now; it is loaded or spawned when it is asked, or
+//! when a command calls it.
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Command;
 use moltbot_abi::host::{self, Carried, Kind, LoadError, Pin, Place};
@@ -20,17 +23,19 @@ impl From<LoadError> for Problem {
     }
 }
 
-/// Loads what the config trusts. Costs one look at the config's text if it trusts nothing.
+/// Checks what the config trusts and finds out what it offers. Costs one look at the config's text if
+/// it trusts nothing. `fresh` loads and asks everything, whatever is known of it.
 pub(crate) fn extend(
     linked: &'static Registry,
     process: &[(String, String)],
     paths: &Paths,
+    fresh: bool,
 ) -> Extended {
     let mut extended = Extended { registry: linked, rows: Vec::new() };
     let Some(plugins) = listed(linked, process, paths) else { return extended };
     let off = plugins.enabled == Some(false);
-    let place = place(paths, process);
-    let pins: Vec<Pin> = plugins.trusted.iter().map(|it| pin(it, paths.home())).collect();
+    let place = Place { fresh, ..place(paths, process) };
+    let pins = pins(&plugins, paths.home());
     let opened: Vec<Result<Vec<Carried>, Problem>> = if off {
         let problem = || Problem {
             reason: "the config switches plugins off".to_string(),
@@ -38,24 +43,27 @@ pub(crate) fn extend(
         };
         pins.iter().map(|_| Err(problem())).collect()
     } else {
-        host::open_all(&pins, &place, |_, opened| {
-            opened.inspect_err(end_if_hung).map_err(Problem::from)
-        })
+        host::open_all(&pins, &place, |_, opened| opened.map_err(Problem::from))
     };
     let together = extended.take_all(&opened, &plugins);
     for (pin, opened) in pins.iter().zip(opened) {
         let row = match opened {
-            Ok(carried) => extended.add(pin, carried, &plugins, together),
+            Ok(carried) => {
+                let row = extended.add(pin, &carried, &plugins, together);
+                Row { carried: carried.into(), ..row }
+            }
             Err(problem) => row(pin, Some(problem)),
         };
         extended.rows.push(row);
     }
+    host::keep(extended.rows.iter().flat_map(|row| row.carried.iter()), &place);
     extended
 }
 
 /// Where copies and marks are kept, and what child processes see of the environment.
 pub(crate) fn place(paths: &Paths, process: &[(String, String)]) -> Place {
-    Place::new(paths.state_dir().join("plugins"), process)
+    let place = Place::new(paths.state_dir().join("plugins"), process);
+    Place { hung: end, ..place }
 }
 
 /// Says how two sets of plugins clash, if they do.
@@ -80,12 +88,10 @@ pub(crate) fn clash(registry: &Registry) -> Option<String> {
     walk(&tree::command(registry))
 }
 
-/// Ends the program if it could not even exit any more. The plugin is skipped from then on.
-pub(super) fn end_if_hung(error: &LoadError) {
-    if matches!(error, LoadError::Hung { .. }) {
-        eprintln!("Error: a plugin hangs: {error}; the next start leaves it out");
-        std::process::abort();
-    }
+/// Ends the program, which could not even exit any more. The plugin is skipped from then on.
+fn end(error: &LoadError) {
+    eprintln!("Error: a plugin hangs: {error}; the next start leaves it out");
+    std::process::abort();
 }
 
 impl Extended {
@@ -121,9 +127,9 @@ impl Extended {
 
     /// Makes the row of one file, and takes its plugins if they go with those that are there.
     /// `taken` says that they are among those already.
-    fn add(&mut self, pin: &Pin, carried: Vec<Carried>, rules: &Plugins, taken: bool) -> Row {
+    fn add(&mut self, pin: &Pin, carried: &[Carried], rules: &Plugins, taken: bool) -> Row {
         let (carried, refused): (Vec<_>, Vec<_>) =
-            carried.into_iter().partition(|one| refusal(rules, one.plugin().id).is_none());
+            carried.iter().partition(|one| refusal(rules, one.plugin().id).is_none());
         let mut refused = refused.iter().filter_map(|one| refusal(rules, one.plugin().id));
         if carried.is_empty()
             && let Some(problem) = refused.next()
@@ -135,12 +141,12 @@ impl Extended {
             hint: "only one of the two can be used; `moltbot plugins untrust` takes one off"
                 .to_string(),
         };
-        let own = || carried.iter().map(Carried::plugin).collect();
+        let own = || carried.iter().map(|one| one.plugin()).collect();
         let clash = if taken { None } else { self.take(own()) };
         let mut row = row(pin, clash.map(clashing));
         // Its settings are read later; what is wrong with them belongs to this row.
         carried.iter().flat_map(|one| one.plugin().auth).for_each(|method| drop(method.settings()));
-        row.complaints = carried.iter().flat_map(Carried::complaints).collect();
+        row.complaints = carried.iter().flat_map(|one| one.complaints()).collect();
         row.complaints.extend(refused.map(|problem| problem.reason));
         if row.problem.is_none() {
             row.plugins = own();
@@ -176,7 +182,13 @@ pub(crate) fn word(kind: Kind) -> &'static str {
 
 fn row(pin: &Pin, problem: Option<Problem>) -> Row {
     let (path, kind) = (pin.path.clone(), word(pin.kind));
-    Row { path, kind, plugins: Vec::new(), problem, complaints: Vec::new() }
+    let carried = Arc::default();
+    Row { path, kind, plugins: Vec::new(), problem, complaints: Vec::new(), carried }
+}
+
+/// Reads the list of the config.
+pub(super) fn pins(plugins: &Plugins, home: &Path) -> Vec<Pin> {
+    plugins.trusted.iter().map(|it| pin(it, home)).collect()
 }
 
 /// Reads one entry of the config.

@@ -21,6 +21,9 @@ pub(crate) struct Row {
     pub(crate) problem: Option<Problem>,
     /// What it did wrong without being refused for it.
     pub(crate) complaints: Vec<String>,
+    /// The plugins in it, used or not.
+    #[cfg(feature = "carriers")]
+    pub(crate) carried: std::sync::Arc<[moltbot_abi::host::Carried]>,
 }
 
 /// Why a plugin is not used, and what to do.

@@ -71,6 +71,9 @@ pub(super) fn trust(cx: &mut Context, args: &ArgMatches) -> Outcome {
     });
     let home = cx.home().to_path_buf();
     cx.edit(|editor| put(editor, &entry, &home))?;
+    // All of them have just been asked about each other's providers.
+    let others = cx.carried().iter().flat_map(|row| row.carried.iter());
+    host::keep(others.chain(&carried), &carried::place(cx.paths(), &cx.process_vars()));
     let ids: Vec<_> = carried.iter().map(|one| one.plugin().id).collect();
     cx.out.line(format!("Trusted: {}", ids.join(", ")));
     Ok(Exit::OK)
@@ -102,6 +105,10 @@ pub(super) fn untrust(cx: &mut Context, args: &ArgMatches) -> Outcome {
     })?;
     if removed == 0 {
         return Err(Failure::new("The entry is no longer in the config"));
+    }
+    if let Ok(loaded) = cx.load() {
+        let left = carried::pins(&loaded.config.plugins.clone().unwrap_or_default(), &home);
+        host::forget_others(&left, &carried::place(cx.paths(), &cx.process_vars()));
     }
     let shown = cx.shown(&row.path);
     cx.out.line(format!("No longer trusted: {shown}"));
@@ -138,7 +145,7 @@ fn examine(cx: &mut Context, args: &ArgMatches) -> Result<(Checked, Pin), Failur
 
 fn open(cx: &Context, file: &Checked, pin: &Pin, retry: bool) -> Result<Vec<Carried>, Failure> {
     let place = carried::place(cx.paths(), &cx.process_vars());
-    host::open(file, pin, &place, retry).inspect_err(carried::end_if_hung).map_err(failure)
+    host::open(file, pin, &place, retry).map_err(failure)
 }
 
 fn failure(error: host::LoadError) -> Failure {
@@ -166,6 +173,8 @@ fn show(cx: &mut Context, carried: &[Carried]) -> Result<(), Failure> {
     if let Some(clash) = carried::clash(&registry) {
         return Err(Failure::new(format!("This plugin cannot be used: {clash}")));
     }
+    // As at every start, so that what is wrong with them is said now.
+    mine.iter().flat_map(|plugin| plugin.auth).for_each(|method| drop(method.settings()));
     for complaint in carried.iter().flat_map(Carried::complaints) {
         cx.out.warn(complaint);
     }

@@ -10,6 +10,7 @@ pub(crate) fn extend(
     linked: &'static Registry,
     process: &[(String, String)],
     paths: &Paths,
+    _fresh: bool,
 ) -> Extended {
     let trusted = listed(linked, process, paths).map(|plugins| plugins.trusted).unwrap_or_default();
     let row = |entry| Row {
