@@ -176,6 +176,11 @@ fn without_unwinding(target: &str) -> Vec<String> {
         flags.push(format!("-Clink-arg=-Wl,-T,{NO_UNWINDING}"));
         flags.push("-Clink-arg=-Wl,--no-eh-frame-hdr".to_string());
     }
+    if target.starts_with("x86_64") {
+        // What several functions have in common is written once. Other targets do so by themselves
+        // where code is to be small.
+        flags.push("-Cllvm-args=-enable-machine-outliner=always".to_string());
+    }
     if target == "x86_64-unknown-linux-gnu" {
         // The linker that comes with the compiler for this target writes equal functions once.
         flags.push("-Clink-arg=-Wl,--icf=all".to_string());
@@ -270,6 +275,10 @@ mod tests {
         assert!(
             more.contains("-T,no-unwinding.ld") && !more.contains(&*home.path().to_string_lossy())
         );
+        let outlined = |target| {
+            without_unwinding(target).iter().any(|flag| flag.contains("machine-outliner"))
+        };
+        assert!(outlined("x86_64-unknown-linux-musl") && !outlined("aarch64-apple-darwin"));
         let flags = flags(true);
         let flags: Vec<&str> = flags
             .split('\x1f')
