@@ -275,9 +275,8 @@ mod tests {
         assert!(
             more.contains("-T,no-unwinding.ld") && !more.contains(&*home.path().to_string_lossy())
         );
-        let outlined = |target| {
-            without_unwinding(target).iter().any(|flag| flag.contains("machine-outliner"))
-        };
+        let outlined =
+            |target| without_unwinding(target).iter().any(|flag| flag.contains("machine-outliner"));
         assert!(outlined("x86_64-unknown-linux-musl") && !outlined("aarch64-apple-darwin"));
         let flags = flags(true);
         let flags: Vec<&str> = flags
