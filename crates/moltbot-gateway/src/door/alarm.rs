@@ -53,15 +53,8 @@ impl Alarm {
     }
 
     /// Waits for a future; `None` if that takes longer than `wait`.
-    pub(crate) async fn limit<F: Future>(&self, wait: Duration, future: F) -> Option<F::Output> {
-        let until = self.after(wait);
-        let mut future = pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(out) => Poll::Ready(Some(out)),
-            Poll::Pending if self.is_over(until) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+    pub(crate) fn limit<F: Future + Unpin>(&self, wait: Duration, future: F) -> Limit<'_, F> {
+        Limit { alarm: self, until: self.after(wait), future }
     }
 
     /// Runs what belongs to a connection, until it ends (`Some`) or `stop` does (`None`).
@@ -101,6 +94,26 @@ impl Alarm {
             }
         })
         .await
+    }
+}
+
+/// A future that is waited for until a time. By hand: an `async fn` would keep it twice, and it is
+/// a part of what every request keeps.
+pub(crate) struct Limit<'a, F> {
+    alarm: &'a Alarm,
+    until: u64,
+    future: F,
+}
+
+impl<F: Future + Unpin> Future for Limit<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match Pin::new(&mut self.future).poll(cx) {
+            Poll::Ready(out) => Poll::Ready(Some(out)),
+            Poll::Pending if self.alarm.is_over(self.until) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -198,7 +211,7 @@ mod tests {
                 let both = alarm.limit(LONG, alarm.limit(SHORT, never()));
                 assert_eq!(both.await, Some(None));
                 assert_eq!(alarm.limit(SHORT, never()).await, None);
-                assert_eq!(alarm.limit(LONG, async { 7 }).await, Some(7));
+                assert_eq!(alarm.limit(LONG, pin!(async { 7 })).await, Some(7));
                 8
             });
             assert_eq!(alarm.run(work, never()).await, Some(8));

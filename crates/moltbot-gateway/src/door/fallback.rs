@@ -23,7 +23,7 @@ impl Door {
         raw: &str,
         mut sent: Sent,
         ticket: &mut Ticket,
-    ) -> Result<Obtained, Refusal> {
+    ) -> Result<Box<Obtained>, Refusal> {
         let (first, failure) = self.ask_model(asked, raw, &mut sent, None, ticket).await;
         let none = matches!(&first, Err(refusal) if refusal.is_for_want_of_credentials());
         if !none && !failure.is_some_and(may_help) {

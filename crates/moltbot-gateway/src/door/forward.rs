@@ -106,7 +106,7 @@ impl Forward<'_> {
         job: &mut Job,
         found: &[Found<'_>],
         ticket: &mut Ticket,
-    ) -> Result<Obtained, Refusal> {
+    ) -> Result<Box<Obtained>, Refusal> {
         if ticket.note.tries.is_empty() {
             self.agent.engine.budget().request();
         }
@@ -122,7 +122,7 @@ impl Forward<'_> {
             None => self.agent.next_turn(&route).into(),
         };
         let (mut moved, mut reread) = (false, false);
-        let mut last: Option<Obtained> = None;
+        let mut last: Option<Box<Obtained>> = None;
         let mut words = String::new();
         let mut fault = None;
         while let Some(access) = queue.pop_front() {
@@ -180,7 +180,7 @@ impl Forward<'_> {
                 ticket.heard(&answer.parts);
                 let provider = self.agent.setup(&route).entry.provider;
                 quotas = provider.observe(&view(&answer.parts.headers), started).quotas;
-                last = Some(*answer);
+                last = Some(answer);
             }
             if let Some(lost) = lost {
                 words = lost.message;
@@ -298,8 +298,8 @@ impl Forward<'_> {
         let watched = readable && job.op == Op::Messages;
         let good = parts.status.is_success();
         let watch = (watched && good).then(|| Watch::new(provider.decoder(DecoderMode::Observe)));
-        let mut obtained =
-            Obtained { parts, held: VecDeque::new(), source: Some(source), watch, stream, changed };
+        let (held, source) = (VecDeque::new(), Some(source));
+        let mut obtained = Box::new(Obtained { parts, held, source, watch, stream, changed });
         let ended = match () {
             () if obtained.parts.status.is_redirection() => {
                 // Followed by the client it would carry the gateway's token to somebody else.
@@ -321,10 +321,10 @@ impl Forward<'_> {
             () => None,
         };
         match ended {
-            None => Tried::Answered(Box::new(obtained)),
+            None => Tried::Answered(obtained),
             Some(ended) => {
                 let failure = provider.failure(&ended, engine.now());
-                Tried::Failed(failure, Some(Box::new(obtained)), None)
+                Tried::Failed(failure, Some(obtained), None)
             }
         }
     }
@@ -350,7 +350,7 @@ impl Forward<'_> {
         {
             let Made { target, headers, changed } = made;
             let body = OutBody::pieces(pieces.iter().cloned());
-            return Ok((Outgoing { method: job.method.clone(), target, headers, body }, changed));
+            return Ok((Outgoing::new(job.method.clone(), target, headers, body), changed));
         }
         let setup = self.agent.setup(route);
         let lines = job.headers.forwarded();
@@ -410,13 +410,13 @@ impl Forward<'_> {
             }
             JobBody::Pieces(pieces) => OutBody::pieces(cut(pieces, &splices, found)?),
         };
-        Ok((Outgoing { method: job.method.clone(), target, headers, body }, changed))
+        Ok((Outgoing::new(job.method.clone(), target, headers, body), changed))
     }
 }
 
 impl Obtained {
     /// Adds what was changed before a provider saw the request.
-    fn telling(mut self, changed: &[Text]) -> Self {
+    fn telling(mut self: Box<Self>, changed: &[Text]) -> Box<Self> {
         let model = changed.iter().any(|what| what.starts_with("model="));
         let told = |what: &Text| changed.contains(what) || (model && what == "model");
         self.changed.retain(|what| !told(what));

@@ -103,6 +103,6 @@ pub(super) fn outgoing(
         }
         JobBody::Pieces(pieces) => OutBody::pieces(pieces.iter().cloned()),
     };
-    let method = job.method.clone();
-    Ok((Outgoing { method, target, headers, body }, changed.into_iter().collect()))
+    let out = Outgoing::new(job.method.clone(), target, headers, body);
+    Ok((out, changed.into_iter().collect()))
 }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use moltbot_core::{FailureKind, Found, Op, RecordId, Span, Text, Timestamp};
 
 use super::access::{
@@ -151,9 +151,9 @@ impl Door {
     pub(crate) async fn serve(
         &self,
         here: &Here,
-        request: Request<Incoming>,
+        head: &mut Parts,
+        body: Incoming,
     ) -> Response<DoorBody> {
-        let (head, body) = request.into_parts();
         // A body without a length ends the connection, so that two readings of its end cannot
         // make one request of it and another of what follows.
         let unsized_body = head.headers.contains_key(TRANSFER_ENCODING);
@@ -164,7 +164,7 @@ impl Door {
         response
     }
 
-    async fn answer(&self, here: &Here, mut head: Parts, body: Incoming) -> Response<DoorBody> {
+    async fn answer(&self, here: &Here, head: &mut Parts, body: Incoming) -> Response<DoorBody> {
         let place = Place::of(head.uri.path());
         if place == Place::Health && head.method == Method::GET {
             return json_response(Bytes::from_static(b"{\"ok\":true}"));
@@ -182,10 +182,10 @@ impl Door {
             _ => Shape::Messages,
         };
         let journal = self.shared.journal.clone();
-        let mut ticket = Some(Ticket::new(journal, id, now, &head, &self.nobody));
+        let mut ticket = Some(Ticket::new(journal, id, now, head, &self.nobody));
         let state = self.shared.state();
-        let answered = match self.admit(&state, here, &place, &head, shape, now, &mut ticket) {
-            Ok(asked) => self.handle(&asked, place, &mut head, body, &mut ticket).await,
+        let answered = match self.admit(&state, here, &place, head, shape, now, &mut ticket) {
+            Ok(asked) => self.handle(&asked, place, head, body, &mut ticket).await,
             Err(refusal) => Err(refusal),
         };
         let mut response = answered.unwrap_or_else(|refusal| {
@@ -358,7 +358,7 @@ impl Door {
         head: &mut Parts,
         mut pieces: Vec<Bytes>,
         ticket: &mut Option<Ticket>,
-    ) -> Result<Obtained, Refusal> {
+    ) -> Result<Box<Obtained>, Refusal> {
         let ticket = ticket.as_mut().expect("handed over only with a reply");
         let (raw, named) = match self.naming.model_of(&pieces) {
             Some(found) => found,
@@ -386,7 +386,7 @@ impl Door {
         sent: &mut Sent,
         instead: Option<Text>,
         ticket: &mut Ticket,
-    ) -> (Result<Obtained, Refusal>, Option<FailureKind>) {
+    ) -> (Result<Box<Obtained>, Refusal>, Option<FailureKind>) {
         let mut failure = None;
         let answer = self.ask(asked, raw, sent, instead, ticket, &mut failure).await;
         (answer, failure)
@@ -400,7 +400,7 @@ impl Door {
         instead: Option<Text>,
         ticket: &mut Ticket,
         failure: &mut Option<FailureKind>,
-    ) -> Result<Obtained, Refusal> {
+    ) -> Result<Box<Obtained>, Refusal> {
         let Sent { op, session, pieces, named, .. } = sent;
         let limited = asked.token.access.models.is_some();
         let route = asked.agent.route(raw, &asked.state.settings).await;
@@ -564,11 +564,11 @@ impl Door {
 impl Obtained {
     /// Passes a service's reply on.
     pub(crate) fn into_response(
-        self,
+        self: Box<Self>,
         asked: &Asked<'_>,
         ticket: &mut Option<Ticket>,
     ) -> Result<Response<DoorBody>, Refusal> {
-        let Obtained { mut parts, held, source, watch, stream, changed } = self;
+        let Self { mut parts, held, source, watch, stream, changed } = *self;
         let mut ticket = ticket.take().expect("handed over once");
         clean_reply(&mut parts.headers);
         parts.extensions.clear();
@@ -631,4 +631,22 @@ pub(crate) fn json_response(body: Bytes) -> Response<DoorBody> {
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a request keeps while it waits is touched by every request, and there may be thousands.
+    #[test]
+    fn a_request_keeps_little() {
+        fn kept<'a, F, R>(_: F) -> usize
+        where
+            F: FnOnce(&'a Door, &'a Here, &'a mut Parts, Incoming) -> R,
+        {
+            size_of::<R>()
+        }
+        let bytes = kept(Door::serve);
+        assert!(bytes <= 3_400, "{bytes} bytes");
+    }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -286,10 +288,12 @@ impl Worker {
             let here = Arc::new(Here::new(local, peer, alarm.clone()));
             let asked = Arc::new(AtomicBool::new(false));
             let begun = asked.clone();
-            let service = service_fn(move |request| {
+            let service = service_fn(move |request: Request<Incoming>| {
                 begun.store(true, Ordering::Relaxed);
                 let (door, here) = (door.clone(), here.clone());
-                async move { Ok::<_, Infallible>(door.serve(&here, request).await) }
+                // Taken apart out here, where the parts are kept once.
+                let (mut head, body) = request.into_parts();
+                async move { Ok::<_, Infallible>(door.serve(&here, &mut head, body).await) }
             });
             let connection = http1::Builder::new()
                 .timer(HeadTimer(alarm.clone()))

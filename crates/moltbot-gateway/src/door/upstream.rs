@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::response::Parts;
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use moltbot_core::{Ended, NetworkFault};
 use reqwest::Url;
@@ -69,10 +69,23 @@ pub(crate) struct Pool {
 
 /// A request, ready to be sent.
 pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) target: Arc<Target>,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: OutBody,
+    target: Arc<Target>,
+    request: Request<OutBody>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(
+        method: Method,
+        target: Arc<Target>,
+        headers: HeaderMap,
+        body: OutBody,
+    ) -> Self {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.uri.clone();
+        *request.headers_mut() = headers;
+        Self { target, request }
+    }
 }
 
 /// Why nothing came back.
@@ -132,46 +145,34 @@ impl Pool {
     }
 
     /// Sends a request and waits for the head of the reply.
-    pub(crate) async fn send(
-        self: &Arc<Self>,
-        http: &Http,
-        alarm: &Alarm,
+    #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice while it waits")]
+    pub(crate) fn send<'a>(
+        &'a self,
+        http: &'a Http,
+        alarm: &'a Alarm,
         out: Outgoing,
         limits: Limits,
-    ) -> Result<(Parts, Source), Lost> {
-        let Some(near) = out.target.near.clone() else {
-            return Box::pin(far(http, alarm, out, limits)).await;
-        };
-        let Outgoing { method, target, headers, body } = out;
-        let upload = body.upload();
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = target.uri.clone();
-        *request.headers_mut() = headers;
-        loop {
-            let (mut sender, fresh) = match near.take().await {
-                Some(sender) => (sender, false),
-                None => (Box::pin(connect(&near.address, limits.connect_ms)).await?, true),
+    ) -> impl Future<Output = Result<(Parts, Source), Lost>> + 'a {
+        async move {
+            let Some(near) = out.target.near.clone() else {
+                return Box::pin(far(http, alarm, out, limits)).await;
+            };
+            let Some(mut sender) = near.take().await else {
+                return Box::pin(near.send_anew(alarm, out.request, limits)).await;
             };
             let wait = Duration::from_millis(limits.first_byte_ms);
-            let reply = sender.try_send_request(request);
-            match patient(alarm, wait, upload.as_deref(), reply).await {
-                Some(Ok(response)) => {
-                    let (parts, body) = response.into_parts();
-                    let source = Near { body, sender: Some(sender), kept: near };
-                    return Ok((parts, Source::Near(source)));
-                }
+            let upload = out.request.body().upload();
+            let reply = pin!(sender.try_send_request(out.request));
+            let again = match patient(alarm, wait, upload.as_deref(), reply).await {
+                Some(Ok(response)) => return Ok(near.replied(sender, response)),
                 // The service had closed the kept connection; nothing of the request was sent.
-                Some(Err(mut failed)) if !fresh && failed.message().is_some() => {
-                    request = failed.take_message().expect("looked at above");
-                }
-                Some(Err(failed)) => {
-                    let error = failed.into_error();
-                    let text = format!("the connection to the service broke: {error}");
-                    return Err(Lost::new(NetworkFault::Broken, text));
-                }
+                Some(Err(mut failed)) => match failed.take_message() {
+                    Some(request) => near.send_anew(alarm, request, limits),
+                    None => return Err(broken(&failed.into_error())),
+                },
                 None => return Err(no_reply(limits.first_byte_ms)),
-            }
+            };
+            Box::pin(again).await
         }
     }
 
@@ -210,6 +211,33 @@ impl Kept {
             }
         }
         None
+    }
+
+    /// Sends a request over a connection of its own.
+    async fn send_anew(
+        self: Arc<Self>,
+        alarm: &Alarm,
+        request: Request<OutBody>,
+        limits: Limits,
+    ) -> Result<(Parts, Source), Lost> {
+        let mut sender = connect(&self.address, limits.connect_ms).await?;
+        let wait = Duration::from_millis(limits.first_byte_ms);
+        let upload = request.body().upload();
+        let reply = pin!(sender.send_request(request));
+        match patient(alarm, wait, upload.as_deref(), reply).await {
+            Some(Ok(response)) => Ok(self.replied(sender, response)),
+            Some(Err(error)) => Err(broken(&error)),
+            None => Err(no_reply(limits.first_byte_ms)),
+        }
+    }
+
+    fn replied(
+        self: Arc<Self>,
+        sender: SendRequest<OutBody>,
+        response: Response<Incoming>,
+    ) -> (Parts, Source) {
+        let (parts, body) = response.into_parts();
+        (parts, Source::Near(Near { body, sender: Some(sender), kept: self }))
     }
 
     fn give_back(&self, sender: SendRequest<OutBody>) {
@@ -256,10 +284,9 @@ async fn patient<F: Future>(
     alarm: &Alarm,
     wait: Duration,
     upload: Option<&Upload>,
-    reply: F,
+    mut reply: Pin<&mut F>,
 ) -> Option<F::Output> {
     let Some(upload) = upload else { return alarm.limit(wait, reply).await };
-    let mut reply = pin!(reply);
     let mut before = 0;
     loop {
         if let Some(reply) = alarm.limit(wait, reply.as_mut()).await {
@@ -279,14 +306,17 @@ async fn far(
     out: Outgoing,
     limits: Limits,
 ) -> Result<(Parts, Source), Lost> {
-    let Outgoing { method, target, headers, body } = out;
+    let Outgoing { target, request } = out;
+    let (head, body) = request.into_parts();
     let client = http.client(&target.url).map_err(|text| Lost::new(NetworkFault::Other, text))?;
     let upload = body.upload();
     let body = match body {
         OutBody::One(piece) => piece.unwrap_or_default().into(),
         body => reqwest::Body::wrap(body),
     };
-    let request = client.request(method, target.url.clone()).headers(headers).body(body).send();
+    let request =
+        client.request(head.method, target.url.clone()).headers(head.headers).body(body).send();
+    let request = pin!(request);
     let wait = Duration::from_millis(limits.first_byte_ms);
     let Some(sent) = patient(alarm, wait, upload.as_deref(), request).await else {
         return Err(no_reply(limits.first_byte_ms));
@@ -303,6 +333,10 @@ async fn far(
     // What framed it there says nothing about how it is framed here.
     parts.version = hyper::Version::HTTP_11;
     Ok((parts, Source::Far(Box::new(body))))
+}
+
+fn broken(error: &hyper::Error) -> Lost {
+    Lost::new(NetworkFault::Broken, format!("the connection to the service broke: {error}"))
 }
 
 fn no_reply(ms: u64) -> Lost {
@@ -368,8 +402,8 @@ impl Source {
         }
     }
 
-    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    pub(crate) fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, BodyError>>> {
+        std::future::poll_fn(|cx| self.poll_next(cx))
     }
 
     pub(crate) fn is_over(&self) -> bool {
