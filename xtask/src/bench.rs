@@ -11,7 +11,7 @@ mod wrk;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -37,19 +37,7 @@ const RUNS: usize = 20;
 /// Prints all figures.
 pub(crate) fn run(quick: bool) -> Result<()> {
     let runs = RUNS;
-    println!("machine: {}", machine());
-    println!("runs: {runs}, medians\n");
-    // This program too: what it measures inside itself must be optimised.
-    must(cargo().args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "moltbot",
-        "--package",
-        "xtask",
-    ]))?;
-    let binary = target_dir().join("release/moltbot");
+    let binary = prepare()?;
     let home = tempfile::tempdir()?;
 
     let status =
@@ -84,6 +72,28 @@ pub(crate) fn run(quick: bool) -> Result<()> {
         figure("clean release build", clean_build()?, "s", "");
     }
     Ok(())
+}
+
+/// Prints the figures about plugins.
+pub(crate) fn plugins() -> Result<()> {
+    plugins::print(&prepare()?, RUNS)
+}
+
+/// Says where this is, builds what is measured and returns the program.
+fn prepare() -> Result<PathBuf> {
+    println!("machine: {}", machine());
+    println!("runs: {RUNS}, medians\n");
+    // This program too: what it measures inside itself must be optimised.
+    must(cargo().args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "moltbot",
+        "--package",
+        "xtask",
+    ]))?;
+    Ok(target_dir().join("release/moltbot"))
 }
 
 /// Runs one command and prints its wall time and peak memory as JSON. A process of its own, so

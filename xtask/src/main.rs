@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Some(("alone", args)) => alone::run(args),
         Some(("bench", args)) => match args.subcommand() {
             Some(("claude", args)) => bench::claude(args),
+            Some(("plugins", _)) => bench::plugins(),
             Some((_, args)) => bench::gateway(args),
             None => bench::run(args.get_flag("quick")),
         },
@@ -92,7 +93,8 @@ fn command() -> Command {
                         .help("Leave out the clean build"),
                 )
                 .subcommand(bench_gateway())
-                .subcommand(bench::claude_command()),
+                .subcommand(bench::claude_command())
+                .subcommand(Command::new("plugins").about("Print those about plugins only")),
         )
         .subcommand(
             Command::new("bare-proxy")

@@ -35,6 +35,23 @@
 //! `main` that calls [`serve()`]. With the feature `host` the other side is here too, in `host`:
 //! checking, loading and spawning.
 //!
+//! # What the host knows without loading
+//!
+//! What a plugin says about itself, its hello and what its methods offer to a provider, is a pure
+//! function of its file and the question. So `host::open_all` asks a file that is new to it, and
+//! `host::keep` keeps the answers below the state directory: one small file per sum, 0600, replaced
+//! whole, bound to the version of this host, gone with the entry of the config. A later start sums
+//! the plugin's file where it lies, in the same order of checks and with the same refusals, and takes
+//! the answers from there; the copy, the loader, its crash mark and its threads wait for the first
+//! real call, which reads the file (still open since it was checked) once more, sums the copy, and
+//! asks whether the description still holds. A call is anything but an offer, a setting and what the
+//! hello said.
+//!
+//! The kept file decides nothing. It is not looked at before the sum was found right, its content
+//! passes the same checks as an answer, and one that is missing, foreign, readable by others, cut off
+//! or of another host is no error: the plugin is asked. Of scripts nothing is kept, because their
+//! answer depends on an interpreter; `Place::fresh` ignores all of it, for those who look for faults.
+//!
 //! # Invariants
 //!
 //! - Payloads are JSON; secrets cross in clear, in buffers that are wiped when dropped.
@@ -43,6 +60,7 @@
 //! - An effect or call of a newer version is answered `Unsupported`, never guessed.
 //! - All `unsafe` is in `dl`. A loaded library is never unloaded.
 //! - Nothing is loaded or spawned but a private copy of bytes whose sum was compared before.
+//! - What is kept of a plugin never runs, trusts or excuses anything; without it all is as with it.
 //! - Deliberately absent here: finding plugins, and deciding whom to trust.
 
 mod carrier;

@@ -19,6 +19,23 @@ const LINKED: &[&Plugin] = &[
     &moltbot_plugin_workload_identity::PLUGIN,
 ];
 
+/// A plugin that is not named here, or not in the bundle, would be missed without a word.
+#[test]
+fn no_plugin_of_the_workspace_is_missing() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+    let dirs = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let named = |dir: &std::path::PathBuf| dir.file_name().unwrap().to_str().unwrap().to_string();
+    let mut there: Vec<_> =
+        dirs.filter(|dir| dir.join("Cargo.toml").is_file()).map(|dir| named(&dir)).collect();
+    there.sort_unstable();
+    let mut here: Vec<_> = LINKED.iter().map(|plugin| plugin.id.to_string()).collect();
+    here.sort_unstable();
+    assert_eq!(
+        here, there,
+        "name it in LINKED, in tests/Cargo.toml and in tests/fixtures/bundle (Cargo.toml, lib.rs)"
+    );
+}
+
 /// Writes down all that a plugin does with people who answer everything, and with nobody there.
 fn told(plugin: &'static Plugin) -> String {
     let mut text = String::new();
