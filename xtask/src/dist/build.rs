@@ -67,6 +67,14 @@ impl Toolchain {
         let version = says(&["-vV"])?;
         let host = version.lines().find_map(|line| line.strip_prefix("host: "));
         let host = host.context("rustc -vV names no host")?.to_string();
+        if let Some(target) = target {
+            let library = says(&["--print", "target-libdir", "--target", target]);
+            let library = library.with_context(|| format!("--target {target}"))?;
+            ensure!(
+                Path::new(library.trim()).is_dir(),
+                "--target {target}: its standard library is not installed: run `rustup target add {target}`"
+            );
+        }
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
         Ok(Self {
@@ -112,7 +120,8 @@ impl Toolchain {
             .args(["--target", self.target(), "--target-dir"])
             .arg(build)
             .env("CARGO_ENCODED_RUSTFLAGS", self.flags(source, build, options.unwinds())?);
-        must(&mut command)?;
+        let status = command.status().context("starting cargo")?;
+        ensure!(status.success(), "cargo could not build {}; why, it says above", source.display());
         let dir = build.join(self.target()).join(PROFILE);
         let product = dir.join(file_name(options, self.target()));
         ensure!(product.is_file(), "cargo made no {}", product.display());
@@ -225,6 +234,16 @@ pub(crate) fn git(args: &[&str]) -> Option<String> {
 }
 
 #[cfg(test)]
+impl Toolchain {
+    /// Lets cargo look for its configuration, and with it the registry, in this directory.
+    pub(crate) fn at_home(mut self, home: &Path) -> Self {
+        self.env.retain(|(name, _)| name != "CARGO_HOME");
+        self.env.push(("CARGO_HOME".into(), home.into()));
+        self
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -257,6 +276,19 @@ mod tests {
             names,
             ["CARGO_INCREMENTAL", "LC_ALL", "PATH", "SOURCE_DATE_EPOCH", "TZ", "ZERO_AR_DATE"]
         );
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_built_for_is_said_before_anything_is() {
+        // No library comes with the compiler for the second one, whatever is installed.
+        for (target, text) in [
+            ("no-such-target", "\"no-such-target\""),
+            ("x86_64-unknown-l4re-uclibc", "run `rustup target add x86_64-unknown-l4re-uclibc`"),
+        ] {
+            let error = format!("{:#}", Toolchain::find(Some(target)).unwrap_err());
+            assert!(error.starts_with(&format!("--target {target}: ")), "{error}");
+            assert!(error.contains(text), "{error}");
+        }
     }
 
     #[test]

@@ -492,6 +492,56 @@ mod tests {
         assert_eq!(patch.as_str(), Some("crates/moltbot-core"));
     }
 
+    /// A registry of two packages in a directory, as `cargo vendor` would make one.
+    fn registry(dir: &Path) -> Toolchain {
+        for (name, depends) in [("other", "moltbot-core = \"1\""), ("stranger", "")] {
+            let at = dir.join("registry").join(name);
+            std::fs::create_dir_all(at.join("src")).unwrap();
+            std::fs::write(at.join("src/lib.rs"), "").unwrap();
+            let package = format!("[package]\nname = \"{name}\"\nversion = \"2.1.0\"\n");
+            let manifest = format!("{package}edition = \"2024\"\n[dependencies]\n{depends}\n");
+            std::fs::write(at.join("Cargo.toml"), manifest).unwrap();
+            let sums = format!("{{\"files\":{{}},\"package\":\"{}\"}}", "0".repeat(64));
+            std::fs::write(at.join(".cargo-checksum.json"), sums).unwrap();
+        }
+        let config = format!(
+            "source.crates-io.replace-with = \"here\"\nsource.here.directory = {:?}\n",
+            dir.join("registry")
+        );
+        std::fs::create_dir(dir.join("home")).unwrap();
+        std::fs::write(dir.join("home/config.toml"), config).unwrap();
+        Toolchain::find(None).unwrap().at_home(&dir.join("home"))
+    }
+
+    #[test]
+    fn plugins_of_the_registry_are_resolved_with_our_core() {
+        let dir = workspace();
+        let toolchain = registry(dir.path());
+        for (name, required, complaint) in [
+            ("other", "2", None),
+            ("stranger", "2", Some("stranger 2.1.0 does not depend on moltbot-core")),
+            ("other", "3", Some("`other = \"^3\"`")),
+            ("missing", "1", Some("`missing`")),
+        ] {
+            let own = Options { with: vec![With::registry(name, required)], ..options(&["one"]) };
+            let plan = Plan::make(dir.path(), &own).unwrap();
+            let staged = tempfile::tempdir().unwrap();
+            plan.write(staged.path(), &own, &Features::new()).unwrap();
+            let found = resolve::lock(staged.path(), None, &toolchain)
+                .and_then(|metadata| resolve::check(&metadata, &plan).map(|()| metadata));
+            match (found, complaint) {
+                (Ok(metadata), None) => {
+                    let version = resolve::version(&metadata, &plan.plugins[1]).unwrap();
+                    assert_eq!((plan.plugins[1].id(), version.as_str()), ("other", "2.1.0"));
+                }
+                (Err(error), Some(text)) => {
+                    assert!(format!("{error:#}").contains(text), "{error:#}")
+                }
+                (found, _) => panic!("{name}@{required}: {:?}", found.map(|_| ())),
+            }
+        }
+    }
+
     #[test]
     fn a_bundle_is_a_library() {
         let dir = workspace();
@@ -533,7 +583,9 @@ mod tests {
         assert!(plan(With::registry("moltbot-core", "1")).contains("has a package of that name"));
     }
 
+    use super::super::build::Toolchain;
     use super::super::options::With;
+    use super::super::resolve;
 
     impl With {
         fn path(name: &str, path: PathBuf) -> Self {
