@@ -13,7 +13,7 @@ use super::LoadError;
 use super::copy::{Bytes, MAX_BYTES, too_long};
 
 /// How much of a file is summed at once, in bytes: little enough to stay near the processor.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
 
 /// A file that was read once; what was summed is what is copied and run.
 pub struct Checked {
