@@ -296,14 +296,19 @@ fn memory(options: &Options, binary: &Path) -> Result<()> {
         run(server.addr, true, &large, 64, 1)?;
         seen.push(server.memory("VmRSS")?);
     }
-    // The first look is warm already: buffers and tables have the size that the load needs.
+    // The first look is warm already: buffers and tables have the size that the load needs. What is
+    // in use at the moment of a look differs; what is never given back shows in the lowest.
     let quarter = seen.len() / 4;
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let of = |part: &[f64]| {
+        let mean = part.iter().sum::<f64>() / part.len() as f64;
+        let lowest = part.iter().copied().fold(f64::INFINITY, f64::min);
+        format!("{lowest:.1} MiB at the lowest and {mean:.1} in the mean")
+    };
     println!(
-        "{} s of mixed load: {:.1} MiB in the second quarter, {:.1} MiB in the last, highest {:.1}",
+        "{} s of mixed load: in the second quarter {}, in the last {}; highest {:.1}",
         options.growth,
-        mean(&seen[quarter..quarter * 2]),
-        mean(&seen[seen.len() - quarter..]),
+        of(&seen[quarter..quarter * 2]),
+        of(&seen[seen.len() - quarter..]),
         seen.iter().copied().fold(0.0, f64::max)
     );
     Ok(())
