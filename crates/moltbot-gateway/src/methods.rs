@@ -27,8 +27,9 @@ pub fn offer_of(
         if registry.method(method).is_none() {
             return Err(format!(
                 "profile {id} needs plugin {method}, not in this build; \
-                 get it with `moltbot plugins trust <its file>`, or build a binary that has it: \
-                 `cargo xtask dist --plugins ...,{method}`"
+                 build a binary that has it: `cargo xtask dist --plugins ...,{method}`, or get it \
+                 with `moltbot plugins trust <its file>`, which a build to order has with \
+                 `--host carriers`"
             ));
         }
         let own = || of_provider().filter(|entry| entry.method.id() == method);
