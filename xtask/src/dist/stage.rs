@@ -283,10 +283,10 @@ INSERT AFTER .text;
 
 /// Answers the standard library, in place of the system's library, that there is no frame to look
 /// at: it would find none without the tables. So the reader of debug information that comes with it
-/// has no caller, and the linker leaves it out.
+/// has no caller, and the linker leaves it out. With musl the system's library is linked in whole.
 const NO_BACKTRACE: &str = r#"
 /// Walks no frame: nothing here unwinds.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(non_snake_case)]
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Backtrace(_visit: *const (), _argument: *const ()) -> std::ffi::c_int {
@@ -451,7 +451,7 @@ mod tests {
             source.contains("&moltbot_plugin_one::PLUGIN,\n        &moltbot_plugin_two_b::PLUGIN,")
         );
         assert!(source.starts_with("// Written by `cargo xtask dist`; do not edit.\n"));
-        assert!(source.contains("_Unwind_Backtrace"));
+        assert!(source.contains("_Unwind_Backtrace") && source.contains("target_env = \"gnu\""));
         let features = Features::from([("one".to_string(), BTreeSet::from(["f".to_string()]))]);
         let manifest: Table = plan.manifest(&options, &features).unwrap().parse().unwrap();
         let expected: Table = r#"
