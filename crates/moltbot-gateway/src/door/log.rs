@@ -1,12 +1,11 @@
 //! What remains of a request: one line of the log, the counters behind `/metrics`, and its
-//! decision record. The thread that serves puts them into words while all of it is at hand; a
-//! thread of its own writes them out.
+//! decision record. The thread that serves only leaves a note; a thread of its own writes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::mem::{swap, take};
+use std::mem::take;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -24,55 +23,56 @@ use crate::record::ModelChoice;
 /// Lines and records kept while nobody can write them; above it they are dropped and counted.
 const MOST_BYTES: usize = 8 << 20;
 
-/// After how many bytes the writer is woken before its time.
-const MANY_BYTES: usize = 128 << 10;
+/// Notes kept until the writer comes to them, and after how many it is woken before its time.
+const MOST_NOTES: usize = 100_000;
+const MANY_NOTES: usize = 512;
 
-/// Empty notes kept to be used again, and how large a buffer may be that is.
-const MOST_SPARE: usize = 64;
+/// Written notes kept to be used again, and how large the buffers of lines and records may be that
+/// are.
+const MOST_SPARE: usize = 2 * MANY_NOTES;
 const MOST_BUFFER: usize = 1 << 20;
 
 /// How long a service's own id of a request may be.
 const LONGEST_ID: usize = 200;
 
-/// How long a line waits at most.
+/// How long a note waits at most.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a service names its own id of a request.
 static SERVICE_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// Where lines and records wait for the writer, and counts are kept; shared by all threads.
+/// Where notes go and counts are kept; shared by all threads.
 #[derive(Default)]
 pub(crate) struct Journal {
-    work: Mutex<Work>,
-    /// Signalled when much waits, and at the end.
-    much: Condvar,
+    notes: Mutex<Notes>,
+    /// Signalled when there are many notes, and at the end.
+    many: Condvar,
+    lost: AtomicU64,
     open: AtomicU64,
     wanted: bool,
-    /// Empty notes, with what they have allocated; the one used last is on top.
-    #[expect(clippy::vec_box, reason = "a note is large and goes from hand to hand")]
-    spare: Mutex<Vec<Box<Note>>>,
+    work: Mutex<Work>,
 }
 
-/// What waits to be written, and what all requests add up to.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "a note is large and goes from hand to hand")]
+struct Notes {
+    notes: Vec<Box<Note>>,
+    /// Written ones, to be used again with what they have allocated: a request then makes none, and
+    /// none is given back by another thread than the one that made it.
+    spare: Vec<Box<Note>>,
+    over: bool,
+}
+
+/// What was made of notes and is not written yet, and what they add up to.
 #[derive(Default)]
 struct Work {
     lines: Vec<u8>,
     agents: BTreeMap<Arc<str>, Tally>,
-    /// Bytes of lines and records that came since the writer last looked.
-    fresh: usize,
-    /// Lines and records that were dropped because nobody could write them.
+    considered: written::Considered,
     lost: u64,
     attempts: u64,
     failovers: u64,
     disconnects: u64,
-    over: bool,
-}
-
-/// What the writer has taken and not written yet; its buffers are exchanged for full ones.
-#[derive(Default)]
-pub(crate) struct Taken {
-    lines: Vec<u8>,
-    records: Vec<u8>,
 }
 
 /// What the requests of one agent add up to.
@@ -115,89 +115,99 @@ impl Journal {
 
     /// Returns a note with nothing in it.
     fn blank(&self) -> Box<Note> {
-        super::locked(&self.spare).pop().unwrap_or_default()
+        super::locked(&self.notes).spare.pop().unwrap_or_default()
     }
 
-    fn leave(&self, mut note: Box<Note>) {
-        let cost = note.cost();
-        // Outside of the lock, which is for copying bytes and adding numbers.
-        let (mut line, mut record) = (take(&mut note.line), take(&mut note.record));
-        if self.wanted {
-            written::line(&note, &mut line);
+    fn leave(&self, note: Box<Note>) {
+        let mut notes = super::locked(&self.notes);
+        if notes.notes.len() >= MOST_NOTES {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
         }
-        if note.recorded {
-            let mut considered = take(&mut note.written);
-            written::record(&note, cost, &mut considered, &mut record);
-            note.written = considered;
-        }
-        let much = super::locked(&self.work).add(&note, cost, &line, &record);
-        if much {
-            self.much.notify_one();
-        }
-        (note.line, note.record) = (line, record);
-        note.empty();
-        let mut spare = super::locked(&self.spare);
-        if spare.len() < MOST_SPARE {
-            spare.push(note);
+        notes.notes.push(note);
+        if notes.notes.len() == MANY_NOTES {
+            self.many.notify_one();
         }
     }
 
-    /// Waits until there is something to write; `false` once there will be no more.
+    /// Waits for notes; `false` once there will be no more.
     pub(crate) fn wait(&self) -> bool {
-        let work = super::locked(&self.work);
-        let little = |work: &mut Work| work.fresh < MANY_BYTES && !work.over;
-        let (work, _) = self
-            .much
-            .wait_timeout_while(work, PAUSE, little)
-            .unwrap_or_else(PoisonError::into_inner);
-        !work.over
+        let notes = super::locked(&self.notes);
+        let few = |notes: &mut Notes| notes.notes.len() < MANY_NOTES && !notes.over;
+        let (notes, _) =
+            self.many.wait_timeout_while(notes, PAUSE, few).unwrap_or_else(PoisonError::into_inner);
+        !notes.over
     }
 
     /// Ends the writer after what has been left so far.
     pub(crate) fn close(&self) {
-        super::locked(&self.work).over = true;
-        self.much.notify_all();
+        super::locked(&self.notes).over = true;
+        self.many.notify_all();
+    }
+
+    /// Makes lines, counts and records of the notes left so far.
+    fn work(&self) -> std::sync::MutexGuard<'_, Work> {
+        // In this order, so that nobody sees counts between two sets of notes.
+        let mut work = super::locked(&self.work);
+        let mut notes = take(&mut super::locked(&self.notes).notes);
+        work.lost += self.lost.swap(0, Ordering::Relaxed);
+        for note in &mut notes {
+            work.add(note, self.wanted);
+            note.empty();
+        }
+        let mut left = super::locked(&self.notes);
+        let room = MOST_SPARE.saturating_sub(left.spare.len());
+        left.spare.extend(notes.drain(..).take(room));
+        if left.notes.is_empty() && notes.capacity() <= MOST_SPARE {
+            left.notes = notes;
+        }
+        drop(left);
+        work
     }
 
     /// Writes out what has come together: lines to `log`, records through `keep`, which gets an
     /// agent's name and its lines.
     pub(crate) fn flush(
         &self,
-        taken: &mut Taken,
         log: Option<&mut Box<dyn Write + Send>>,
         mut keep: impl FnMut(&str, &[u8]),
     ) {
-        let (agents, lost) = {
-            let mut work = super::locked(&self.work);
-            work.fresh = 0;
-            swap(&mut work.lines, &mut taken.lines);
-            let with = work.agents.iter().filter(|(_, tally)| !tally.records.is_empty());
-            let with: Vec<Arc<str>> = with.map(|(agent, _)| agent.clone()).collect();
-            (with, take(&mut work.lost))
+        let (lines, records, lost) = {
+            let mut work = self.work();
+            let records: Vec<(Arc<str>, Vec<u8>)> = work
+                .agents
+                .iter_mut()
+                .filter(|(_, tally)| !tally.records.is_empty())
+                .map(|(agent, tally)| (agent.clone(), take(&mut tally.records)))
+                .collect();
+            (take(&mut work.lines), records, take(&mut work.lost))
         };
-        for agent in agents {
-            if let Some(tally) = super::locked(&self.work).agents.get_mut(&agent) {
-                swap(&mut tally.records, &mut taken.records);
-            }
-            keep(&agent, &taken.records);
-            reuse(&mut taken.records);
+        for (agent, lines) in &records {
+            keep(agent, lines);
         }
         if let Some(log) = log {
             // A log that cannot be written must not stop the gateway.
-            if !taken.lines.is_empty() {
-                let _ = log.write_all(&taken.lines);
+            if !lines.is_empty() {
+                let _ = log.write_all(&lines);
             }
             if lost > 0 {
                 let _ = writeln!(log, "log lines dropped={lost}");
             }
             let _ = log.flush();
         }
-        reuse(&mut taken.lines);
+        // As much will come together until the next time: what was allocated is used again.
+        let mut work = super::locked(&self.work);
+        give_back(&mut work.lines, lines);
+        for (agent, lines) in records {
+            if let Some(tally) = work.agents.get_mut(&agent) {
+                give_back(&mut tally.records, lines);
+            }
+        }
     }
 
     /// Writes the counters for Prometheus.
     pub(crate) fn metrics(&self) -> String {
-        let work = super::locked(&self.work);
+        let work = self.work();
         let mut out = String::new();
         let open = self.open.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
@@ -258,13 +268,13 @@ impl Journal {
 }
 
 impl Work {
-    /// Adds a request, its line and its record; `true` if the writer has enough to do by now.
-    fn add(&mut self, note: &Note, cost: Option<f64>, line: &[u8], record: &[u8]) -> bool {
+    fn add(&mut self, note: &Note, wanted: bool) {
         if !self.agents.contains_key(&note.agent) {
             self.agents.insert(note.agent.clone(), Tally::default());
         }
         let tally = self.agents.get_mut(&note.agent).expect("put there if it was not");
         *tally.answered.entry(note.status).or_default() += 1;
+        let cost = note.cost();
         let attempts = note.tries.len() as u64;
         self.attempts += attempts;
         self.failovers += attempts.saturating_sub(1);
@@ -283,24 +293,28 @@ impl Work {
                 used.saved += plain.map_or(0.0, |plain| plain - listed);
             }
         }
-        let before = self.fresh;
-        for (place, words) in [(&mut self.lines, line), (&mut tally.records, record)] {
-            if place.len() > MOST_BYTES {
-                self.lost += u64::from(!words.is_empty());
-            } else {
-                place.extend_from_slice(words);
-                self.fresh += words.len();
+        if wanted {
+            match self.lines.len() > MOST_BYTES {
+                true => self.lost += 1,
+                false => written::line(note, &mut self.lines),
             }
         }
-        before < MANY_BYTES && self.fresh >= MANY_BYTES
+        if note.recorded {
+            match tally.records.len() > MOST_BYTES {
+                true => self.lost += 1,
+                false => {
+                    written::record(note, cost, &mut self.considered, &mut tally.records);
+                }
+            }
+        }
     }
 }
 
-/// Empties a buffer for its next use, unless it grew beyond what is usual.
-fn reuse(buffer: &mut Vec<u8>) {
-    match buffer.capacity() > MOST_BUFFER {
-        true => *buffer = Vec::new(),
-        false => buffer.clear(),
+/// Puts a buffer back where nothing has come since, unless it grew beyond what is usual.
+fn give_back(place: &mut Vec<u8>, mut buffer: Vec<u8>) {
+    if place.capacity() == 0 && buffer.capacity() <= MOST_BUFFER {
+        buffer.clear();
+        *place = buffer;
     }
 }
 
@@ -371,10 +385,6 @@ pub(crate) struct Note {
     pub(crate) cache: Option<CacheEffect>,
     /// The hash that tells its conversation from others, where one was needed.
     pub(crate) session: Option<u64>,
-    /// The buffers in which it is put into words.
-    line: Vec<u8>,
-    record: Vec<u8>,
-    written: written::Considered,
 }
 
 /// One request to a service.
@@ -475,16 +485,9 @@ impl Note {
         // Every field is named, so that nothing of one request can stay for another's record.
         let Self {
             id,
-            path,
-            considered,
-            tries,
-            changed,
-            warnings,
-            line,
-            record,
-            written: _,
             at: _,
             method: _,
+            path,
             token: _,
             agent: _,
             model: _,
@@ -500,6 +503,10 @@ impl Note {
             done,
             recorded,
             requested,
+            considered,
+            tries,
+            changed,
+            warnings,
             cache,
             session,
         } = self;
@@ -509,8 +516,6 @@ impl Note {
         tries.clear();
         changed.clear();
         warnings.clear();
-        line.clear();
-        record.clear();
         (*status, *bytes, *ms, *done, *recorded) = (0, 0, 0.0, false, false);
         (*usage, *told_cost, *info, *trouble, *code) = (None, None, None, None, None);
         (*requested, *cache, *session) = (None, None, None);

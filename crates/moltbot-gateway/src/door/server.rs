@@ -22,7 +22,7 @@ use tokio::task::JoinHandle as Task;
 use super::agent::Agent;
 use super::alarm::{Alarm, HeadTimer};
 use super::child::Programs;
-use super::log::{Journal, Taken};
+use super::log::Journal;
 use super::serve::{Door, Here};
 use super::settings::{Settings, Tuning};
 use super::shared::{Shared, State};
@@ -399,7 +399,6 @@ async fn accept_all(
 /// Writes log lines and decision records, until the end.
 fn scribe(shared: &Shared, mut log: Option<Box<dyn Write + Send>>) {
     let mut failing = false;
-    let mut taken = Taken::default();
     loop {
         let more = shared.journal.wait();
         let state = shared.state();
@@ -411,7 +410,7 @@ fn scribe(shared: &Shared, mut log: Option<Box<dyn Write + Send>>) {
                 problem = Some(format!("{}: {error}", records.path().display()));
             }
         };
-        shared.journal.flush(&mut taken, log.as_mut(), keep);
+        shared.journal.flush(log.as_mut(), keep);
         if let Some(problem) = problem.as_ref().filter(|_| !failing) {
             shared.journal.say(&format!("warning: requests cannot be recorded: {problem}"));
         }
