@@ -488,7 +488,8 @@ fn resolve(env: &[(String, String)], home: &Path, cwd: &Path, globals: &Globals)
 
 /// Writes a time as ISO 8601 in UTC.
 pub(crate) fn iso(at: Timestamp) -> String {
-    at.to_rfc3339()
+    jiff::Timestamp::from_millisecond(at.millis())
+        .map_or_else(|_| at.millis().to_string(), |at| at.to_string())
 }
 
 /// Tells whether the command looks for faults, so that plugins have to show what they are now.

@@ -4,8 +4,6 @@
 //! `anthropic-ratelimit-unified-*` for subscriptions (spec 09 D). All of them may be missing,
 //! doubled or nonsense; nonsense counts as missing.
 
-use std::time::UNIX_EPOCH;
-
 use moltbot_core::{Covers, Header, Observed, Quota, Timestamp, header};
 
 /// Names the organization behind the credential.
@@ -92,7 +90,7 @@ pub(crate) fn date_in_text(message: &str) -> Option<Timestamp> {
     let (day, rest) = rest.split_once(" at ")?;
     let time = rest.split_once(" UTC")?.0;
     let day = day.trim();
-    Timestamp::from_rfc3339(&format!("{day}T{}:00Z", time.trim()))
+    rfc3339(&format!("{day}T{}:00Z", time.trim()))
 }
 
 /// Reads seconds, fractions included, or an HTTP date; what is negative or past is nonsense.
@@ -103,9 +101,8 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
         let wait = (seconds * 1000.0) as i64;
         return (seconds >= 0.0).then(|| now.plus(wait));
     }
-    let since = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let date = Timestamp::from_millis(i64::try_from(since.as_millis()).ok()?);
-    Some(date).filter(|at| *at > now)
+    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    Some(Timestamp::from_millis(date.as_millisecond())).filter(|at| *at > now)
 }
 
 /// Reads the dimensions of an API key in one pass, for this is done at every reply. They are
@@ -226,8 +223,13 @@ fn moment(value: &str) -> Option<Timestamp> {
     match value.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 => Some(Timestamp::from_millis((seconds * 1000.0) as i64)),
         Ok(_) => None,
-        Err(_) => Timestamp::from_rfc3339(value),
+        Err(_) => rfc3339(value),
     }
+}
+
+fn rfc3339(text: &str) -> Option<Timestamp> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(Timestamp::from_millis(time.as_millisecond()))
 }
 
 #[cfg(test)]

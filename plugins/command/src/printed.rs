@@ -86,7 +86,10 @@ fn one_word(text: &str) -> Result<Secret, String> {
 
 fn moment(at: &Value) -> Option<Timestamp> {
     match at {
-        Value::String(text) => Timestamp::from_rfc3339(text),
+        Value::String(text) => {
+            let at: jiff::Timestamp = text.parse().ok()?;
+            Some(Timestamp::from_millis(at.as_millisecond()))
+        }
         at => at.as_i64().map(Timestamp::from_millis),
     }
 }

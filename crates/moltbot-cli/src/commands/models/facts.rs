@@ -57,8 +57,10 @@ pub(super) fn gather(
 
 /// Says when a model stops answering, if that is near or past.
 fn retirement(day: &str, now: Timestamp) -> Option<String> {
-    let number = |at: Timestamp| at.millis().div_euclid(86_400_000);
-    let days = number(Timestamp::from_rfc3339(&format!("{day}T00:00Z"))?) - number(now);
+    let day: jiff::civil::Date = day.parse().ok()?;
+    let today = jiff::Timestamp::from_millisecond(now.millis()).ok()?;
+    let today = today.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let days = i64::from(today.until(day).ok()?.get_days());
     match days {
         ..0 => Some(format!("was retired on {day}")),
         0 => Some("is retired today".to_string()),

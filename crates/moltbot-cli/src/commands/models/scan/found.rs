@@ -104,6 +104,7 @@ fn row(
     let name = info.map(|info| info.name.to_string()).filter(|name| !name.is_empty());
     let told = offered.and_then(|model| model.name.clone());
     let window = info.map(|info| info.context_window).filter(|size| *size > 0);
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(|at| at.as_millisecond());
     Row {
         key: reference.to_string(),
         provider: provider.to_string(),
@@ -114,7 +115,9 @@ fn row(
             (Some(_), None) => Status::New,
             (None, _) => Status::NotOffered,
         },
-        created: offered.and_then(|model| Timestamp::from_rfc3339(model.created_at.as_deref()?)),
+        created: offered
+            .and_then(|model| time(model.created_at.as_deref()?))
+            .map(Timestamp::from_millis),
         context_window: window.or(offered.and_then(|model| model.context_window)),
         images: info
             .map(|info| info.images)
