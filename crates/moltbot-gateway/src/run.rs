@@ -373,10 +373,13 @@ impl<'e> Run<'e> {
         let profiles = selection.choice.skipped.iter();
         let missing = |id: &str| selection.views.get(id).and_then(|v| v.missing_plugin.clone());
         // What its own method says helps more than that it cannot be read.
-        let unread = |id: &str| selection.views.get(id)?.resolved.as_ref().err();
+        let unread = |id: &str| match &selection.views.get(id)?.resolved {
+            Ok(resolved) => resolved.detail.clone(),
+            Err(error) => Some(error.to_string()),
+        };
         let own =
             |s: &Skipped| match unread(&s.id).filter(|_| s.reason == SkipReason::Unreadable {}) {
-                Some(error) => format!("{}: {error}", s.id),
+                Some(detail) => format!("{}: {detail}", s.id),
                 None => format!("{}: {}", s.id, s.reason),
             };
         let why: Vec<String> = profiles
