@@ -21,7 +21,7 @@ use crate::http::Limits;
 use crate::model::{Candidates, ModelError, ModelRef};
 use crate::record::{ModelChoice, Outcome, Record};
 use crate::request::{ChatReply, ChatRequest};
-use crate::select::{Planned, Selection, runs_on_a_plan};
+use crate::select::{Planned, ProfileView, Selection, runs_on_a_plan};
 use crate::setup::ProviderSetup;
 use crate::thinking::ThinkingLevel;
 use crate::turn::Turn;
@@ -372,16 +372,13 @@ impl<'e> Run<'e> {
         let failed = Failed::new("no-credential", message, "auth");
         let profiles = selection.choice.skipped.iter();
         let missing = |id: &str| selection.views.get(id).and_then(|v| v.missing_plugin.clone());
-        // What its own method says helps more than that it cannot be read.
-        let unread = |id: &str| match &selection.views.get(id)?.resolved {
-            Ok(resolved) => resolved.detail.clone(),
-            Err(error) => Some(error.to_string()),
+        let own = |skipped: &Skipped| {
+            // What its own method says helps more than that it cannot be read.
+            let unreadable = skipped.reason == SkipReason::Unreadable {};
+            let view = selection.views.get(&skipped.id).filter(|_| unreadable);
+            let words = view.and_then(ProfileView::detail);
+            format!("{}: {}", skipped.id, words.unwrap_or_else(|| skipped.reason.to_string()))
         };
-        let own =
-            |s: &Skipped| match unread(&s.id).filter(|_| s.reason == SkipReason::Unreadable {}) {
-                Some(detail) => format!("{}: {detail}", s.id),
-                None => format!("{}: {}", s.id, s.reason),
-            };
         let why: Vec<String> = profiles
             .map(|skipped| missing(&skipped.id).unwrap_or_else(|| own(skipped)))
             .chain(selection.problems.iter().cloned())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use moltbot_core::{
     AuthError, Credential, CredentialKind, CredentialState, Offer, OfferEntry, Payer, Registry,
-    Resolved, Timestamp,
+    Resolved, Timestamp, redact,
 };
 use moltbot_profiles::{
     AuthRules, Choice, ChoiceInput, Pin, Profiles, ResolvedState, SkipReason, Strategy,
@@ -53,6 +53,17 @@ impl ProfileView {
             state.state = CredentialState::Unreadable;
         }
         Self { id: id.to_string(), stored: stored.clone(), resolved, state, offer, missing_plugin }
+    }
+
+    /// Says in its method's own words why it is not ready, if those say anything; without secrets,
+    /// whatever the method said.
+    pub fn detail(&self) -> Option<String> {
+        let words = match &self.resolved {
+            Ok(resolved) => resolved.detail.clone()?,
+            Err(AuthError::Cancelled {}) => return None,
+            Err(error) => error.to_string(),
+        };
+        Some(redact(&words).into_owned())
     }
 }
 
@@ -333,4 +344,31 @@ fn plan_comes_first(
         };
         unusable_now && plan(&skipped.id) && before
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_cannot_tell_a_secret() {
+        let at = Timestamp::from_millis(0);
+        let stored = Credential::new(CredentialKind::ApiKey, "acme");
+        let mut resolved = Resolved::judged(stored.clone(), at);
+        let mut view = ProfileView {
+            id: "acme:a".into(),
+            state: ResolvedState::stored(&stored, false, at),
+            stored,
+            resolved: Ok(resolved.clone()),
+            offer: None,
+            missing_plugin: None,
+        };
+        assert_eq!(view.detail(), None);
+        resolved.detail = Some("no keyring; sk-ant-api03-FAKEFAKEFAKEFAKEFAKE".into());
+        view.resolved = Ok(resolved);
+        let said = view.detail().unwrap();
+        assert!(said.starts_with("no keyring") && !said.contains("FAKEFAKE"), "{said}");
+        view.resolved = Err(AuthError::Cancelled {});
+        assert_eq!(view.detail(), None);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use moltbot_config::Source as EnvSource;
-use moltbot_core::{AuthError, CredentialKind, CredentialState, Timestamp, mask};
+use moltbot_core::{CredentialKind, CredentialState, Timestamp, mask};
 use moltbot_gateway::{
     AgentPaths, Engine, ProfileView, ProviderSetup, Source as Credential, SourceKind, Survey,
 };
@@ -163,7 +163,7 @@ impl Standing {
             present: state != CredentialState::Absent,
             valid: matches!(state, CredentialState::Ready | CredentialState::Expired),
             usable: state == CredentialState::Ready,
-            detail: detail(view).map(|text| clean(&text).into_owned()),
+            detail: view.detail(),
         })
     }
 }
@@ -423,7 +423,7 @@ impl Gathered<'_> {
                 }),
                 counts: counts(why_not),
                 login: Standing::of(view),
-                detail: detail(view),
+                detail: view.detail(),
                 profile_id: view.id.clone(),
                 provider,
                 kind,
@@ -459,8 +459,8 @@ impl Gathered<'_> {
             let text = match (&view.offer, &view.missing_plugin) {
                 (_, Some(why)) => clean(why).into_owned(),
                 (Some(entry), None) if *kind(view) == CredentialKind::None => {
-                    let state = detail(view).unwrap_or_default();
-                    format!("{}\n  {}", clean(&state), terms(entry.offer))
+                    let state = view.detail().unwrap_or_default();
+                    format!("{state}\n  {}", terms(entry.offer))
                 }
                 (Some(entry), None) => terms(entry.offer),
                 (None, None) => continue,
@@ -508,14 +508,6 @@ fn of_provider(view: &ProfileView, provider: &str) -> bool {
 /// Returns the kind that counts: a link's own kind is known only when it was read.
 fn kind(view: &ProfileView) -> &CredentialKind {
     view.resolved.as_ref().map_or(&view.stored.kind, |resolved| &resolved.credential.kind)
-}
-
-fn detail(view: &ProfileView) -> Option<String> {
-    match &view.resolved {
-        Ok(resolved) => resolved.detail.clone(),
-        Err(AuthError::Cancelled {}) => None,
-        Err(error) => Some(error.to_string()),
-    }
 }
 
 /// Tells whether a profile stands in the order of its provider, usable or not (spec L-35).
